@@ -1,0 +1,228 @@
+"""Where everything goes, as plain integers: arrays, chunk and shard grids, blocks and the memory that they need."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from .settings import AcquisitionSettings, Dimension, Position, image_labels, image_path
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayGeometry:
+    """Shape and grid of an array, axes in storage order (the two of the frame last).
+
+    Attributes
+    ----------
+    dimension_names : tuple of str
+        Name of each axis.
+    shape : tuple of int or None
+        Extent of each axis; None for the unbounded one.
+    chunks : tuple of int
+        Extent of a chunk, never larger than a bounded axis.
+    shards : tuple of int or None
+        Extent of a shard in elements, a multiple of ``chunks``; None when the array is not sharded.
+    dtype : str
+        Name of the pixel type.
+    """
+
+    dimension_names: tuple[str, ...]
+    shape: tuple[int | None, ...]
+    chunks: tuple[int, ...]
+    shards: tuple[int, ...] | None
+    dtype: str
+
+    @property
+    def frame_shape(self) -> tuple[int, int]:
+        """Height and width of a frame."""
+        height, width = self.shape[-2:]
+        return height or 0, width or 0
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one frame."""
+        return math.prod(self.frame_shape) * np.dtype(self.dtype).itemsize
+
+    @property
+    def unbounded_axis(self) -> int | None:
+        """Place of the unbounded axis in storage order; None when all are bounded."""
+        return self.shape.index(None) if None in self.shape else None
+
+    def index_extent(self, step: Literal["chunk", "shard"]) -> tuple[int, ...]:
+        """Return the extent of one chunk (or shard) along the index axes, no larger than a bounded axis."""
+        grid = self.chunks if step == "chunk" or self.shards is None else self.shards
+        return tuple(
+            g if n is None else min(g, n) for g, n in zip(grid[:-2], self.shape[:-2], strict=True)
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One image of the dataset.
+
+    Attributes
+    ----------
+    path : str
+        Path of its group below the root; ``""`` when the image is the root itself.
+    position : Position
+        Its stage position.
+    steps : tuple of int
+        Its step along each split dimension, in acquisition order.
+    label : str
+        Text that tells its steps, such as ``"angle-0"``; empty when nothing is split.
+    """
+
+    path: str
+    position: Position
+    steps: tuple[int, ...]
+    label: str
+
+    @property
+    def array_path(self) -> str:
+        """Path of the image's full-resolution array below the root."""
+        return f"{self.path}/0" if self.path else "0"
+
+
+@dataclass(frozen=True, slots=True)
+class AcquisitionAxis:
+    """One index dimension, as the router sees it.
+
+    Attributes
+    ----------
+    name : str
+        Name of the dimension.
+    count : int or None
+        Number of steps; None when unbounded.
+    storage_axis : int or None
+        Its place among the arrays' axes in storage order; None for positions and split dimensions.
+    array_stride : int
+        By how much one step changes the array's number; 0 for stored axes.
+    """
+
+    name: str
+    count: int | None
+    storage_axis: int | None
+    array_stride: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Everything that follows from the settings before a file is touched.
+
+    Attributes
+    ----------
+    kind : str
+        ``"image"`` (the root is the image), ``"collection"`` (bioformats2raw layout) or ``"plate"``.
+    images : tuple of Image
+        All images; positions in acquisition order, those of one position together.
+    geometry : ArrayGeometry
+        Of the array of every image.
+    axes : tuple of AcquisitionAxis
+        The index dimensions in acquisition order, slowest first.
+    """
+
+    kind: Literal["image", "collection", "plate"]
+    images: tuple[Image, ...]
+    geometry: ArrayGeometry
+    axes: tuple[AcquisitionAxis, ...]
+
+    def open_blocks(self, extent: Sequence[int]) -> int:
+        """Return how many blocks are incomplete at once, at most, when frames arrive in acquisition order.
+
+        A block spans ``extent`` steps of the stored index axes, in storage order. The slowest axis along which a
+        block has more than one step keeps open all blocks that differ along the faster axes; slower axes keep none.
+
+        Parameters
+        ----------
+        extent : sequence of int
+            Steps of a block along each stored index axis.
+        """
+        axis = self._gathering_axis(extent)
+        if axis is None:
+            return 1
+        return math.prod(self._blocks_along(a, extent) for a in self.axes[self.axes.index(axis) + 1 :])
+
+    def explain_open_blocks(self, extent: Sequence[int]) -> str:
+        """Return in words which dimension keeps :meth:`open_blocks` blocks open."""
+        axis = self._gathering_axis(extent)
+        if axis is None or axis.storage_axis is None:
+            return "one block is open at a time"
+        return (
+            f"blocks of {extent[axis.storage_axis]} steps of dimension {axis.name!r} stay open until all these steps "
+            f"are acquired, {self.open_blocks(extent)} at once"
+        )
+
+    def _gathering_axis(self, extent: Sequence[int]) -> AcquisitionAxis | None:
+        return next((a for a in self.axes if a.storage_axis is not None and extent[a.storage_axis] > 1), None)
+
+    def _blocks_along(self, axis: AcquisitionAxis, extent: Sequence[int]) -> int:
+        count = axis.count or 1
+        return count if axis.storage_axis is None else -(-count // extent[axis.storage_axis])
+
+
+def plan_layout(settings: AcquisitionSettings) -> Layout:
+    """Return the layout of the dataset that the settings declare.
+
+    Raises
+    ------
+    SettingsError
+        If the settings have no dimensions.
+    """
+    dimensions = settings.dimensions
+    stored = settings.storage_index_dimensions
+    labels = image_labels(dimensions)
+    positions = settings.positions
+    plate = settings.plate is not None
+    single = not plate and len(labels) == 1
+    images = tuple(
+        Image("" if single else image_path(p, label, plate=plate, positions=len(positions)), p, steps, label)
+        for p, steps, label in labels
+    )
+    strides = _array_strides(settings)
+    axes = tuple(
+        AcquisitionAxis(
+            d.name,
+            d.count,
+            next((i for i, s in enumerate(stored) if s.name == d.name), None),
+            strides.get(d.name, 0),
+        )
+        for d in dimensions[:-2]
+    )
+    kind: Literal["image", "collection", "plate"] = "plate" if plate else "image" if single else "collection"
+    return Layout(kind, images, _geometry(settings.array_storage_dimensions, settings.dtype), axes)
+
+
+def _array_strides(settings: AcquisitionSettings) -> dict[str, int]:
+    """Return by how much one step of the position dimension and of each split dimension changes the array's number."""
+    strides, stride = {}, 1
+    for dimension in reversed(settings.split_dimensions):
+        strides[dimension.name] = stride
+        stride *= dimension.count or 1
+    if (place := settings.position_dimension_index) is not None:
+        strides[settings.dimensions[place].name] = stride
+    return strides
+
+
+def _geometry(dimensions: Sequence[Dimension], dtype: str) -> ArrayGeometry:
+    chunks, shards = [], []
+    for i, d in enumerate(dimensions):
+        is_frame = i >= len(dimensions) - 2
+        chunk = d.chunk_size or (d.count if is_frame and d.count else 1)
+        per_shard = d.shard_size_chunks or 1
+        if d.count is not None:  # a chunk or shard that is larger than its axis would only hold padding
+            chunk = min(chunk, d.count)
+            per_shard = min(per_shard, -(-d.count // chunk))
+        chunks.append(chunk)
+        shards.append(chunk * per_shard)
+    sharded = any(d.shard_size_chunks is not None for d in dimensions)
+    return ArrayGeometry(
+        dimension_names=tuple(d.name for d in dimensions),
+        shape=tuple(d.count for d in dimensions),
+        chunks=tuple(chunks),
+        shards=tuple(shards) if sharded else None,
+        dtype=dtype,
+    )
