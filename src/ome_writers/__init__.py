@@ -1,1 +1,42 @@
+"""Streaming writer for microscopes: camera frames to OME-Zarr, one call per frame.
 
+Declare an acquisition with :class:`AcquisitionSettings`, open it with :func:`create_stream`, and call
+:meth:`OMEStream.append` with each frame.
+"""
+
+from ._stream import OMEStream, __version__, create_stream
+from .engine import StreamStats
+from .errors import OMEWritersError
+from .integrations import dims_from_useq, useq_to_acquisition_settings
+from .settings import (
+    AcquisitionSettings,
+    BufferSettings,
+    Channel,
+    Dimension,
+    OmeZarrFormat,
+    Plate,
+    Position,
+    PositionDimension,
+    StandardAxis,
+    dims_from_standard_axes,
+)
+
+__all__ = [
+    "AcquisitionSettings",
+    "BufferSettings",
+    "Channel",
+    "Dimension",
+    "OMEStream",
+    "OMEWritersError",
+    "OmeZarrFormat",
+    "Plate",
+    "Position",
+    "PositionDimension",
+    "StandardAxis",
+    "StreamStats",
+    "__version__",
+    "create_stream",
+    "dims_from_standard_axes",
+    "dims_from_useq",
+    "useq_to_acquisition_settings",
+]

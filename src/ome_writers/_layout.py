@@ -133,8 +133,12 @@ class Layout:
     def open_blocks(self, extent: Sequence[int]) -> int:
         """Return how many blocks are incomplete at once, at most, when frames arrive in acquisition order.
 
-        A block spans ``extent`` steps of the stored index axes, in storage order. The slowest axis along which a
-        block has more than one step keeps open all blocks that differ along the faster axes; slower axes keep none.
+        A block is open from its first frame to its last, both included, so the result is 1 at least. It spans
+        ``extent`` steps of the stored index axes, in storage order. The slowest axis along which a block has more
+        than one step keeps open all blocks that differ along the faster axes; slower axes keep none.
+
+        The result is exact for a bounded acquisition that is acquired as declared; for an unbounded one it is reached
+        when the first step of the unbounded axis is complete, and never exceeded.
 
         Parameters
         ----------
@@ -152,12 +156,17 @@ class Layout:
         if axis is None or axis.storage_axis is None:
             return "one block is open at a time"
         return (
-            f"blocks of {extent[axis.storage_axis]} steps of dimension {axis.name!r} stay open until all these steps "
+            f"blocks of {self._steps(axis, extent)} steps of dimension {axis.name!r} stay open until all these steps "
             f"are acquired, {self.open_blocks(extent)} at once"
         )
 
     def _gathering_axis(self, extent: Sequence[int]) -> AcquisitionAxis | None:
-        return next((a for a in self.axes if a.storage_axis is not None and extent[a.storage_axis] > 1), None)
+        return next((a for a in self.axes if a.storage_axis is not None and self._steps(a, extent) > 1), None)
+
+    def _steps(self, axis: AcquisitionAxis, extent: Sequence[int]) -> int:
+        """Return how many steps of a stored axis one block has, the axis being no longer than its count."""
+        steps = extent[axis.storage_axis or 0]
+        return steps if axis.count is None else min(steps, axis.count)
 
     def _blocks_along(self, axis: AcquisitionAxis, extent: Sequence[int]) -> int:
         count = axis.count or 1

@@ -91,3 +91,16 @@ class Router:
         if not 0 <= array < arrays or len(index) != len(self._places):
             raise IndexError(f"there is no array {array} with {len(index)} index axes")
         return frame
+
+    def extent(self, array: int, frames: int) -> int:
+        """Return how many steps of the slowest axis an array has begun after a number of frames.
+
+        Parameters
+        ----------
+        array : int
+            Number of the array.
+        frames : int
+            Frames acquired or skipped so far.
+        """
+        first = self.number(array, (0,) * len(self._places))
+        return 0 if frames <= first else (frames - 1 - first) // self._axes[0][0] + 1

@@ -1,0 +1,405 @@
+"""Streams: where settings, engine, backend and metadata meet."""
+
+from __future__ import annotations
+
+import atexit
+import warnings
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from importlib.metadata import version as _distribution_version
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, cast
+
+from ._dataset import DatasetFolder, encode
+from ._layout import Layout, plan_layout
+from ._router import Router
+from .abc import BlockSink, FrameSink, Sink, WritePlan
+from .backends import load_backend
+from .engine import (
+    RECORDS_FILE,
+    RECORDS_PER_IMAGE,
+    BatchAssembly,
+    BlockAssembly,
+    BufferPool,
+    Engine,
+    RecordLog,
+    StreamStats,
+    Workers,
+    plan_memory,
+)
+from .errors import MetadataError, OMEWritersError, UnknownGroupError
+from .metadata import Plane, array_document, group_document, hierarchy, ome_xml, reserved_namespaces, with_shape
+from .settings import AcquisitionSettings
+
+__version__: Final = _distribution_version("ome-writers")
+
+_RECORDS_GROUP: Final = RECORDS_FILE.partition("/")[0]
+_OME_XML: Final = "OME/METADATA.ome.xml"
+_PLANE_KEYS: Final = ("delta_t", "exposure_time", "position_x", "position_y", "position_z")
+
+
+class OMEStream:
+    """A dataset that is being written, frame by frame; made by :func:`create_stream`.
+
+    Use it as a context manager, or call :meth:`close`. One thread at a time may call its methods.
+    """
+
+    def __init__(
+        self,
+        settings: AcquisitionSettings,
+        folder: DatasetFolder,
+        groups: frozenset[str],
+        plan: WritePlan,
+        sink_class: type[Sink],
+    ) -> None:
+        memory = plan_memory(sink_class, plan, settings.buffer)
+        self._settings = settings
+        self._folder = folder
+        self._groups = groups
+        self._layout = plan.layout
+        self._router = Router(plan.layout.axes)
+        self._sink = sink_class(plan)
+        self._records = RecordLog(plan.root / RECORDS_FILE, [image.path for image in plan.layout.images])
+        assembly: BlockAssembly | BatchAssembly
+        if isinstance(self._sink, BlockSink):
+            assembly = BlockAssembly(self._sink, plan.geometry, self._router, memory.extent)
+        else:
+            assembly = BatchAssembly(cast("FrameSink", self._sink), self._router, memory.extent[0])
+        self._documents = _ArrayDocuments(folder, plan)
+        self._engine = Engine(
+            assembly=assembly,
+            router=self._router,
+            geometry=plan.geometry,
+            array_paths=[image.array_path for image in plan.layout.images],
+            pool=BufferPool(memory.buffer_bytes, memory.buffers, settings.buffer),
+            workers=Workers(memory.workers),
+            records=self._records,
+            on_growth=self._documents.grow,
+        )
+        _open_streams.add(self)
+
+    # ---- frames ----------------------------------------------------------------------------------------------------
+
+    def append(self, frame: Any, *, frame_metadata: Mapping[str, Any] | None = None) -> None:
+        """Append the next frame in acquisition order.
+
+        The frame is copied before this returns: the caller may overwrite it at once. It is written in the background.
+
+        Parameters
+        ----------
+        frame : array_like, shape (height, width)
+            Pixels, in any memory order and byte order, of a dtype whose every value the stream's dtype can hold.
+        frame_metadata : mapping, optional
+            What is known of this frame; anything that JSON can hold. Keys with a meaning: ``delta_t`` (s since the
+            start), ``exposure_time`` (s), ``position_x``, ``position_y``, ``position_z`` (um).
+
+        Raises
+        ------
+        FrameError
+            If the frame does not fit the settings (also a ValueError).
+        MetadataError
+            If the metadata can't be written as JSON (also a ValueError).
+        FrameCountError
+            If the settings declare no more frames (also an IndexError).
+        BufferFullError
+            If the buffer is full, and the settings say not to wait, or not that long (also a TimeoutError).
+        WriteError
+            If an earlier frame could not be written (also an OSError); names the frames that are not on disk.
+        StreamClosedError
+            If the stream is closed (also a RuntimeError).
+
+        Notes
+        -----
+        After any of the first four the stream is as it was: the next frame lands where this one would have.
+        """
+        self._engine.append(frame, frame_metadata)
+
+    def skip(self, *, frames: int = 1) -> None:
+        """Leave out the next frames in acquisition order; they read as 0.
+
+        Parameters
+        ----------
+        frames : int
+            How many, 1 or more.
+
+        Raises
+        ------
+        SettingsError
+            If ``frames`` is less than 1 (also a ValueError).
+        FrameCountError
+            If the settings declare fewer frames (also an IndexError); none is skipped.
+        WriteError, StreamClosedError
+            As for :meth:`append`.
+        """
+        self._engine.skip(frames)
+
+    def flush(self) -> None:
+        """Wait until every block that is complete is written.
+
+        Raises
+        ------
+        WriteError, StreamClosedError
+            As for :meth:`append`.
+        """
+        self._engine.flush()
+
+    # ---- state -----------------------------------------------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """Whether the stream is closed."""
+        return self._engine.closed
+
+    @property
+    def stats(self) -> StreamStats:
+        """What has been done so far: frames, bytes, memory, time stalled."""
+        return self._engine.stats()
+
+    @property
+    def settings(self) -> AcquisitionSettings:
+        """A copy of the settings of this stream."""
+        return self._settings.model_copy(deep=True)
+
+    @property
+    def path(self) -> Path:
+        """The dataset's folder."""
+        return self._folder.root
+
+    def close(self) -> None:
+        """Write what is left, complete the metadata and release everything; does nothing when already closed.
+
+        Raises
+        ------
+        WriteError
+            If something could not be written, now or earlier (also an OSError); names the frames that are not on
+            disk. Everything is released all the same.
+        """
+        self._engine.close(self._finish)
+        _open_streams.discard(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except OMEWritersError:
+            if error is None:
+                raise  # else the error on its way out is the first one that the caller should see
+
+    def __del__(self) -> None:
+        if "_engine" not in self.__dict__ or self._engine.closed:
+            return
+        if self._engine.appended:
+            warnings.warn(
+                f"a stream to {self._folder.root} was dropped without close(); it is closed now, and errors are lost. "
+                "Call close(), or use the stream in a with statement.",
+                UserWarning,
+                stacklevel=2,
+                source=self,
+            )
+        self.close()
+
+    # ---- metadata --------------------------------------------------------------------------------------------------
+
+    def get_metadata(self) -> dict[str, dict[str, Any]]:
+        """Return the attributes of every image group by its path (``"."`` for a single image at the root).
+
+        What is returned is a copy; hand it to :meth:`update_metadata` to make changes last.
+        """
+        return {path: self._folder.attributes(path) for path in self._image_groups()}
+
+    def update_metadata(self, metadata: Mapping[str, Mapping[str, Any]]) -> None:
+        """Replace the attributes of groups; allowed at any time, also after :meth:`close`.
+
+        Parameters
+        ----------
+        metadata : mapping
+            Path of a group, as in :meth:`get_metadata`, to its new attributes.
+
+        Raises
+        ------
+        UnknownGroupError
+            If a path is no group of this dataset (also a KeyError).
+        MetadataError
+            If attributes can't be written as JSON (also a ValueError). Nothing is changed after either error.
+        """
+        for path, attributes in metadata.items():
+            if path not in self._groups:
+                raise UnknownGroupError(
+                    f"there is no group {path!r} in this dataset; its groups are {', '.join(sorted(self._groups)[:20])}"
+                )
+            _check_json(attributes, f"the attributes of group {path!r}")
+        for path, attributes in metadata.items():
+            self._folder.set_attributes(path, attributes)
+
+    def set_global_metadata(self, namespace: str, metadata: Mapping[str, Any]) -> None:
+        """Set one attribute of the root group; allowed at any time, also after :meth:`close`.
+
+        Parameters
+        ----------
+        namespace : str
+            Name of the attribute; ``ome`` and ``ome_writers`` are reserved.
+        metadata : mapping
+            Its value; anything that JSON can hold.
+
+        Raises
+        ------
+        MetadataError
+            If the name is empty or reserved, or the value can't be written as JSON (also a ValueError).
+        """
+        if not isinstance(namespace, str) or not namespace.strip() or namespace in reserved_namespaces:
+            raise MetadataError(
+                f"namespace {namespace!r} is not allowed; give a name that is not empty and none of "
+                f"{', '.join(sorted(reserved_namespaces))}"
+            )
+        if not isinstance(metadata, Mapping):
+            raise MetadataError(f"the metadata must be a mapping, not {type(metadata).__name__}")
+        _check_json(metadata, f"the metadata of namespace {namespace!r}")
+        self._folder.set_attributes(".", {**self._folder.attributes("."), namespace: dict(metadata)})
+
+    def _image_groups(self) -> list[str]:
+        return [image.path or "." for image in self._layout.images]
+
+    # ---- the end ---------------------------------------------------------------------------------------------------
+
+    def _finish(self) -> None:
+        """Close the sink, then complete the metadata; every step is tried."""
+        with ExitStack() as last_first:
+            last_first.callback(self._write_ome_xml)
+            last_first.callback(self._write_frame_metadata)
+            last_first.callback(self._documents.finish, self._router, self._engine.frames)
+            last_first.callback(self._sink.close)
+
+    def _write_frame_metadata(self) -> None:
+        for array in self._records.arrays():
+            path = self._layout.images[array].path or "."
+            records = [{**r["metadata"], "storage_index": r["storage_index"]} for r in self._records.of_array(array)]
+            attributes = self._folder.attributes(path)
+            ours = {**attributes.get("ome_writers", {}), "version": __version__, "frame_metadata": records}
+            if len(records) == RECORDS_PER_IMAGE:
+                ours["frame_metadata_file"] = RECORDS_FILE
+            self._folder.set_attributes(path, {**attributes, "ome_writers": ours})
+
+    def _write_ome_xml(self) -> None:
+        shape = self._documents.shape
+        text = ome_xml(self._settings, self._layout, self._planes(), counts=shape)
+        if text is not None:
+            self._folder.write_text(_OME_XML, text)
+
+    def _planes(self) -> Iterator[Plane]:
+        left = RECORDS_PER_IMAGE
+        for array in self._records.arrays():
+            for record in self._records.of_array(array):
+                values = {key: _number(record["metadata"].get(key)) for key in _PLANE_KEYS}
+                if left and any(value is not None for value in values.values()):
+                    left -= 1
+                    yield Plane(array, tuple(record["storage_index"]), **values)
+
+
+class _ArrayDocuments:
+    """The ``zarr.json`` of the arrays, whose shape follows the data while an unbounded acquisition grows."""
+
+    def __init__(self, folder: DatasetFolder, plan: WritePlan) -> None:
+        self._folder = folder
+        self._plan = plan
+        self.shape = tuple(n or 0 for n in plan.geometry.shape)
+
+    def grow(self, extents: Mapping[int, int]) -> None:
+        """Write the documents of arrays that have grown along the unbounded axis."""
+        for array, extent in extents.items():
+            self._write(array, extent)
+
+    def finish(self, router: Router, frames: int) -> None:
+        """Write the documents of all arrays with the extent that they have in the end."""
+        axis = self._plan.geometry.unbounded_axis
+        longest = 0
+        for array in range(len(self._plan.layout.images)):
+            extent = 0 if axis is None else router.extent(array, frames)
+            longest = max(longest, extent)
+            self._write(array, extent)
+        if axis is not None:
+            self.shape = (*self.shape[:axis], longest, *self.shape[axis + 1 :])
+
+    def _write(self, array: int, extent: int) -> None:
+        shape = [extent if n is None else n for n in self._plan.geometry.shape]
+        path = self._plan.layout.images[array].array_path
+        self._folder.write(path, with_shape(self._plan.array_document, shape))
+
+
+def create_stream(settings: AcquisitionSettings) -> OMEStream:
+    """Make a dataset, complete and valid but for its frames, and return the stream that writes them.
+
+    Parameters
+    ----------
+    settings : AcquisitionSettings
+        What is acquired and how it is stored; copied, so later changes have no effect.
+
+    Returns
+    -------
+    OMEStream
+        The open stream.
+
+    Raises
+    ------
+    SettingsError
+        If root path, dimensions or dtype are missing (also a ValueError).
+    BackendMissingError
+        If the backend's library is not installed (also an ImportError); names the command that installs it.
+    UnsupportedError
+        If the backend can't do what the settings ask for (also a NotImplementedError).
+    BufferTooSmallError
+        If this acquisition order needs more memory than ``settings.buffer.max_bytes`` (also a ValueError).
+    DestinationExistsError
+        If something stands at the output path and may not be replaced (also a FileExistsError).
+    WriteError
+        If the dataset can't be made (also an OSError).
+    """
+    settings = settings.model_copy(deep=True)
+    settings.validate_stream_ready()
+    sink_class = load_backend(settings.format.backend)
+    layout = plan_layout(settings)
+    compression = settings.compression or "none"
+    folder = DatasetFolder(Path(settings.output_path).expanduser().absolute())
+    plan = WritePlan(folder.root, layout, compression, array_document(layout.geometry, compression))
+    sink_class.check(plan)
+    plan_memory(sink_class, plan, settings.buffer)
+    folder.check(overwrite=settings.overwrite)
+    groups = {path: group_document(attrs) for path, attrs in hierarchy(settings, layout, version=__version__).items()}
+    arrays = {image.array_path: plan.array_document for image in layout.images}
+    folder.create({**groups, _RECORDS_GROUP: group_document({})}, arrays)
+    try:
+        text = ome_xml(settings, layout, counts=tuple(n or 0 for n in layout.geometry.shape))
+        if text is not None:
+            folder.write_text(_OME_XML, text)
+        stream = OMEStream(settings, folder, frozenset(groups), plan, sink_class)
+    except BaseException:
+        folder.undo()
+        raise
+    folder.commit()
+    return stream
+
+
+def _check_json(value: Mapping[str, Any], what: str) -> None:
+    try:
+        encode(value).encode("utf-8")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise MetadataError(f"{what} can't be written as JSON: {error}. Nothing was changed.") from error
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+_open_streams: weakref.WeakSet[OMEStream] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_open_streams() -> None:
+    """Write what streams still hold when the interpreter ends without their being closed."""
+    for stream in list(_open_streams):
+        stream.close()

@@ -1,0 +1,42 @@
+"""Which part of a block a library is to write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+UNBOUNDED: Final = 1 << 40
+"""Extent that a library is told for an unbounded axis; the true one in the metadata is not the library's business."""
+
+Region = tuple[slice, ...]
+
+
+def region_of(origin: Sequence[int], shape: Sequence[int]) -> Region:
+    """Return where a block lies in its array, along the index axes."""
+    return tuple(slice(o, o + n) for o, n in zip(origin, shape, strict=False))
+
+
+def stored_chunks(
+    shape: Sequence[int], chunks: Sequence[int], stored: npt.NDArray[np.bool_]
+) -> Iterator[tuple[slice, ...]]:
+    """Yield the part of a block that each stored chunk covers.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Extent of the block along the first axes, as many as ``stored`` has.
+    chunks : sequence of int
+        Extent of a chunk along these axes.
+    stored : ndarray of bool
+        Whether each chunk of the block is to be stored.
+    """
+    for cell in np.argwhere(stored):
+        yield tuple(slice(int(i) * c, min((int(i) + 1) * c, n)) for i, c, n in zip(cell, chunks, shape, strict=False))
+
+
+def virtual_document(document: Any, shape: Sequence[int | None]) -> dict[str, Any]:
+    """Return an array's metadata with :data:`UNBOUNDED` as the extent of an unbounded axis."""
+    return {**document, "shape": [UNBOUNDED if n is None else n for n in shape]}

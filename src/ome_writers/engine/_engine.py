@@ -1,0 +1,309 @@
+"""The engine: copies frames, gathers them, bounds memory, writes in the background, and latches errors."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from ome_writers._layout import ArrayGeometry
+from ome_writers._router import Router
+from ome_writers.errors import FrameCountError, SettingsError, StreamClosedError, WriteError
+
+from ._assembly import Assembly, Parcel
+from ._frames import as_frame, encode_metadata
+from ._pool import BufferPool
+from ._records import RecordLog
+from ._workers import Workers
+
+_GROWTH_SECONDS: Final = 1.0
+"""How often the extent of a growing array is announced, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStats:
+    """What a stream has done so far.
+
+    Attributes
+    ----------
+    frames_appended, frames_written, frames_skipped : int
+        Frames taken, frames handed to storage, and frames left out.
+    bytes_in, bytes_out : int
+        Bytes of the frames taken and of those handed to storage, both uncompressed.
+    buffered_bytes, max_buffered_bytes : int
+        Memory that holds frames now, and at most so far.
+    buffer_bytes : int
+        Memory that may hold frames.
+    stalled_seconds : float
+        How long ``append`` has waited for memory in all.
+    workers : int
+        Threads that write.
+    """
+
+    frames_appended: int
+    frames_written: int
+    frames_skipped: int
+    bytes_in: int
+    bytes_out: int
+    buffered_bytes: int
+    max_buffered_bytes: int
+    buffer_bytes: int
+    stalled_seconds: float
+    workers: int
+
+
+class Engine:
+    """Takes frames in acquisition order and has them written by workers.
+
+    Parameters
+    ----------
+    assembly : Assembly
+        How frames gather, and the sink that they go to.
+    router : Router
+        Where frames belong.
+    geometry : ArrayGeometry
+        Of every array.
+    array_paths : sequence of str
+        Path of every array below the root, for messages.
+    pool : BufferPool
+        Memory for the frames.
+    workers : Workers
+        Threads that write; one, if the assembly needs its order kept.
+    records : RecordLog
+        Where per-frame metadata goes.
+    on_growth : callable
+        Called from a worker, at most about once a second, when arrays of an unbounded acquisition have grown, with
+        {number of the array: extent of its unbounded axis that is written}.
+    """
+
+    def __init__(
+        self,
+        *,
+        assembly: Assembly,
+        router: Router,
+        geometry: ArrayGeometry,
+        array_paths: list[str],
+        pool: BufferPool,
+        workers: Workers,
+        records: RecordLog,
+        on_growth: Callable[[dict[int, int]], None],
+    ) -> None:
+        self._assembly = assembly
+        self._router = router
+        self._geometry = geometry
+        self._frame_shape = geometry.frame_shape
+        self._dtype = np.dtype(geometry.dtype)
+        self._paths = array_paths
+        self._pool = pool
+        self._workers = workers
+        self._records = records
+        self._on_growth = on_growth
+        self._frames = 0  # taken or skipped: the number of the next one
+        self._skipped = 0
+        self._closing = False
+        self._closed = False
+        self._lock = threading.RLock()  # of the caller's side
+        # of the workers' side
+        self._state = threading.Lock()
+        self._written = 0
+        self._grown: dict[int, int] = {}
+        self._announced = time.perf_counter()
+        self._failure: tuple[BaseException, str] | None = None  # the first one, and the array's path
+        self._lost: list[int] = []
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` has been carried out."""
+        return self._closed
+
+    @property
+    def frames(self) -> int:
+        """Number of frames taken or skipped so far: the number of the next one."""
+        return self._frames
+
+    @property
+    def appended(self) -> int:
+        """Number of frames taken so far."""
+        return self._frames - self._skipped
+
+    def append(self, frame: object, metadata: Any) -> None:
+        """Take one frame; see ``OMEStream.append``."""
+        with self._lock:
+            self._raise_if_unusable()
+            self._check_room(1)
+            text = encode_metadata(metadata)
+            pixels = as_frame(frame, self._frame_shape, self._dtype)
+            number = self._frames
+            parcel, slot = self._assembly.place(number)
+            if parcel.pixels is None:
+                parcel.attach(self._pool.acquire(self._raise_if_failed), self._geometry)
+            parcel.pixels[slot] = pixels  # type: ignore[index]
+            if text is not None:
+                self._records.add(number, *self._router.locate(number), text)
+            self._frames = number + 1
+            for ready in self._assembly.mark(parcel, slot, stored=True):
+                self._submit(ready)
+
+    def skip(self, frames: int) -> None:
+        """Leave out frames; see ``OMEStream.skip``."""
+        with self._lock:
+            self._raise_if_unusable()
+            if isinstance(frames, bool) or not isinstance(frames, int | np.integer) or frames < 1:
+                raise SettingsError(f"frames must be a whole number of 1 or more, not {frames!r}; nothing was skipped")
+            self._check_room(int(frames))
+            for _ in range(frames):
+                parcel, slot = self._assembly.place(self._frames)
+                self._frames += 1
+                self._skipped += 1
+                for ready in self._assembly.mark(parcel, slot, stored=False):
+                    self._submit(ready)
+
+    def flush(self) -> None:
+        """Wait until everything that can be written now is written."""
+        with self._lock:
+            self._raise_if_unusable()
+            if self._assembly.in_order:
+                self._submit_all(self._assembly.rest())
+            self._workers.wait()
+            self._raise_if_failed()
+
+    def close(self, finish: Callable[[], None]) -> None:
+        """Write what is left, end the threads, call ``finish``, and raise what has gone wrong.
+
+        Parameters
+        ----------
+        finish : callable
+            Closes the sink and completes the metadata; called once, whether or not all could be written.
+        """
+        with self._lock:
+            if self._closed:
+                return
+            # up to here and in the next two lines Ctrl-C may strike: close can then be called again
+            self._closing = True
+            self._submit_all(self._assembly.rest())
+            self._workers.stop()
+            self._closed = True
+            self._finish(self._records.close)
+            self._finish(finish)
+            self._pool.clear()
+            self._raise_if_failed()
+
+    def stats(self) -> StreamStats:
+        """Return what has been done so far."""
+        frame_bytes, buffer_bytes = self._geometry.frame_bytes, self._pool.buffer_bytes
+        written, appended = self._written, self.appended
+        return StreamStats(
+            frames_appended=appended,
+            frames_written=written,
+            frames_skipped=self._skipped,
+            bytes_in=appended * frame_bytes,
+            bytes_out=written * frame_bytes,
+            buffered_bytes=self._pool.used * buffer_bytes,
+            max_buffered_bytes=self._pool.most_used * buffer_bytes,
+            buffer_bytes=self._pool.limit * buffer_bytes,
+            stalled_seconds=self._pool.stalled_seconds,
+            workers=self._workers.count,
+        )
+
+    def _check_room(self, frames: int) -> None:
+        total = self._router.total
+        if total is not None and self._frames + frames > total:
+            raise FrameCountError(
+                f"the settings declare {total} frames and {self._frames} were appended or skipped; {frames} more are "
+                "too many. Nothing was taken; declare larger dimensions, or an unbounded first one (count=None)."
+            )
+
+    def _submit_all(self, parcels: Iterable[Parcel]) -> None:
+        for parcel in parcels:
+            self._submit(parcel)
+
+    def _submit(self, parcel: Parcel) -> None:
+        self._workers.submit(lambda: self._write(parcel))
+
+    # ---- in a worker -----------------------------------------------------------------------------------------------
+
+    def _write(self, parcel: Parcel) -> None:
+        held = int(parcel.stored.sum())
+        try:
+            if self._failure is not None and self._assembly.in_order:
+                self._lose(parcel)
+                return
+            self._records.drain()
+            self._assembly.write(parcel)
+            with self._state:
+                self._written += held
+            if (axis := self._geometry.unbounded_axis) is not None:
+                self._grow(parcel, axis)
+        except BaseException as error:  # noqa: BLE001  a thread's edge: it is raised in the caller's thread
+            self._lose(parcel, error)
+        finally:
+            buffer = parcel.detach()
+            if buffer is not None:
+                self._pool.release(buffer)
+
+    def _lose(self, parcel: Parcel, error: BaseException | None = None) -> None:
+        numbers = self._assembly.frame_numbers(parcel)
+        with self._state:
+            self._lost += numbers
+            if error is not None and self._failure is None:
+                self._failure = error, self._paths[parcel.array]
+
+    def _grow(self, parcel: Parcel, axis: int) -> None:
+        """Announce from time to time how far the arrays of an unbounded acquisition are written."""
+        reach = self._assembly.reach(parcel, axis)
+        with self._state:
+            self._grown[parcel.array] = max(reach, self._grown.get(parcel.array, 0))
+            now = time.perf_counter()
+            if now - self._announced < _GROWTH_SECONDS:
+                return
+            self._announced = now
+            grown, self._grown = self._grown, {}
+        self._on_growth(grown)
+
+    # ---- errors ----------------------------------------------------------------------------------------------------
+
+    def _finish(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001  raised by close, after everything was released
+            with self._state:
+                if self._failure is None:
+                    self._failure = error, ""
+
+    def _raise_if_unusable(self) -> None:
+        if self._closing:
+            raise StreamClosedError("the stream is closed; create another one to write more frames")
+        if self._failure is not None:
+            self._raise_if_failed()
+
+    def _raise_if_failed(self) -> None:
+        if self._failure is None:
+            return
+        with self._state:
+            error, path = self._failure
+            lost = _as_ranges(self._lost)
+        what = f"array {path!r}" if path else "the dataset"
+        frames = f" Frames not on disk: {_in_words(lost)}." if lost else ""
+        more = "" if self._closing else " The stream takes no more frames; close it to save what can be saved."
+        raise WriteError(
+            f"writing {what} failed: {type(error).__name__}: {error}.{frames}{more}", array=path, frames=lost
+        ) from error
+
+
+def _as_ranges(numbers: Iterable[int]) -> tuple[range, ...]:
+    ranges: list[range] = []
+    for number in sorted(set(numbers)):
+        if ranges and ranges[-1].stop == number:
+            ranges[-1] = range(ranges[-1].start, number + 1)
+        else:
+            ranges.append(range(number, number + 1))
+    return tuple(ranges)
+
+
+def _in_words(ranges: tuple[range, ...], most: int = 10) -> str:
+    words = [str(r.start) if len(r) == 1 else f"{r.start} to {r[-1]}" for r in ranges[:most]]
+    return ", ".join(words) + (f" and {len(ranges) - most} more runs" if len(ranges) > most else "")

@@ -1,0 +1,112 @@
+"""The memory that holds frames until they are written."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ome_writers.errors import BufferFullError
+from ome_writers.settings import BufferSettings
+
+Buffer = npt.NDArray[np.uint8]
+
+_POLL_SECONDS: Final = 0.1
+"""A wait is cut in pieces, since a lock can't be interrupted by Ctrl-C on Windows."""
+
+
+class BufferPool:
+    """Buffers of one size, made when first needed and used again.
+
+    Parameters
+    ----------
+    buffer_bytes : int
+        Size of each buffer.
+    limit : int
+        The most buffers that may be in use at once.
+    settings : BufferSettings
+        What to do when all are in use.
+
+    Attributes
+    ----------
+    used, most_used : int
+        Buffers in use now, and at most so far.
+    stalled_seconds : float
+        How long callers have waited for a buffer in all.
+    """
+
+    def __init__(self, buffer_bytes: int, limit: int, settings: BufferSettings) -> None:
+        self.buffer_bytes = buffer_bytes
+        self.limit = limit
+        self.used = 0
+        self.most_used = 0
+        self.stalled_seconds = 0.0
+        self._settings = settings
+        self._free: list[Buffer] = []  # last in, first out: memory that was touched last is warm
+        self._freed = threading.Condition()
+
+    def acquire(self, raise_if_failed: Callable[[], Any]) -> Buffer:
+        """Return a buffer of undefined content, waiting for one if the settings say so.
+
+        Parameters
+        ----------
+        raise_if_failed : callable
+            Called while waiting; raises when waiting has no sense any more.
+
+        Raises
+        ------
+        BufferFullError
+            If no buffer is free and the settings say not to wait, or not that long.
+        """
+        with self._freed:
+            if self.used >= self.limit:
+                self._wait(raise_if_failed)
+            self.used += 1
+            self.most_used = max(self.most_used, self.used)
+            if self._free:
+                return self._free.pop()
+        try:
+            return np.empty(self.buffer_bytes, np.uint8)
+        except BaseException:
+            with self._freed:
+                self.used -= 1
+            raise
+
+    def release(self, buffer: Buffer) -> None:
+        """Take a buffer back; any thread may call this."""
+        with self._freed:
+            self.used -= 1
+            self._free.append(buffer)
+            self._freed.notify()
+
+    def clear(self) -> None:
+        """Let go of the memory of all free buffers."""
+        with self._freed:
+            self._free.clear()
+
+    def _wait(self, raise_if_failed: Callable[[], Any]) -> None:
+        size = f"{self.limit} buffers of {self.buffer_bytes:,} bytes"
+        if self._settings.on_full == "raise":
+            raise BufferFullError(
+                f"the buffer is full ({size}) and settings.buffer.on_full is 'raise'; the frame was not taken. Append "
+                "it again later, or allow more with settings.buffer.max_bytes."
+            )
+        start = time.perf_counter()
+        timeout = self._settings.timeout
+        try:
+            while self.used >= self.limit:
+                raise_if_failed()
+                if timeout is not None and time.perf_counter() - start >= timeout:
+                    raise BufferFullError(
+                        f"the buffer ({size}) was full for {timeout} s (settings.buffer.timeout): storage is slower "
+                        "than the camera; the frame was not taken. Append it again later, or allow more with "
+                        "settings.buffer.max_bytes."
+                    )
+                left = _POLL_SECONDS if timeout is None else timeout - (time.perf_counter() - start)
+                self._freed.wait(min(_POLL_SECONDS, max(left, 0.001)))
+        finally:
+            self.stalled_seconds += time.perf_counter() - start

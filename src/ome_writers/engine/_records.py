@@ -1,0 +1,102 @@
+"""Per-frame metadata: a file of records that grows as frames arrive.
+
+``ome_writers/frames.jsonl`` holds one JSON object per line and frame that has metadata::
+
+    {"frame": 7, "image": "a", "storage_index": [0, 1, 2], "metadata": {"delta_t": 1.5}}
+
+``frame`` counts from 0 in acquisition order, ``image`` is the path of the image's group (``""``: the root), and
+``storage_index`` the frame's index in that image's array. A reader that finds a last line without a line end ignores
+it: the writer died while it was written.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from array import array
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, Final
+
+RECORDS_FILE: Final = "ome_writers/frames.jsonl"
+"""Path of the records below the dataset's root."""
+
+RECORDS_PER_IMAGE: Final = 10_000
+"""How many records the attributes of one image hold at most; the file always holds all."""
+
+
+class RecordLog:
+    """Appends records to a file; the file is made with the first record.
+
+    Parameters
+    ----------
+    path : Path
+        The file; its folder exists.
+    images : sequence of str
+        Path of each image's group, by array number.
+    """
+
+    def __init__(self, path: Path, images: Sequence[str]) -> None:
+        self._path = path
+        self._images = [json.dumps(image, ensure_ascii=False) for image in images]
+        self._waiting: list[tuple[int, bytes]] = []
+        self._file: IO[bytes] | None = None
+        self._size = 0
+        self._offsets: dict[int, array[int]] = {}  # where the first records of each image stand in the file
+        self._lock = threading.Lock()
+
+    def add(self, frame: int, array_number: int, index: Sequence[int], metadata: str) -> None:
+        """Take a record; it stands in the file after the next :meth:`drain`.
+
+        Parameters
+        ----------
+        frame : int
+            Number of the frame in acquisition order.
+        array_number : int
+            Number of its array.
+        index : sequence of int
+            Its index in storage order.
+        metadata : str
+            The metadata as JSON text.
+        """
+        line = (
+            f'{{"frame":{frame},"image":{self._images[array_number]},'
+            f'"storage_index":[{",".join(map(str, index))}],"metadata":{metadata}}}\n'
+        )
+        self._waiting.append((array_number, line.encode()))
+
+    def drain(self) -> None:
+        """Write all records taken so far to the file; any thread may call this."""
+        if not self._waiting:
+            return
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+            if self._file is None:
+                self._file = self._path.open("ab", buffering=0)
+            text = b"".join(line for _, line in waiting)
+            while text:
+                text = text[self._file.write(text) :]
+            for array_number, line in waiting:
+                offsets = self._offsets.setdefault(array_number, array("Q"))
+                if len(offsets) < RECORDS_PER_IMAGE:
+                    offsets.append(self._size)
+                self._size += len(line)
+
+    def close(self) -> None:
+        """Write what is waiting and close the file."""
+        try:
+            self.drain()
+        finally:
+            if self._file is not None:
+                self._file.close()
+
+    def arrays(self) -> list[int]:
+        """Return the numbers of the arrays that have records."""
+        return sorted(self._offsets)
+
+    def of_array(self, array_number: int) -> Iterator[dict[str, Any]]:
+        """Yield the first records of an array, at most :data:`RECORDS_PER_IMAGE`, as they stand in the file."""
+        with self._path.open("rb") as file:
+            for offset in self._offsets.get(array_number, ()):
+                file.seek(offset)
+                yield json.loads(file.readline())
