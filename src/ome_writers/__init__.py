@@ -7,7 +7,7 @@ Declare an acquisition with :class:`AcquisitionSettings`, open it with :func:`cr
 from ._stream import OMEStream, __version__, create_stream
 from .engine import StreamStats
 from .errors import OMEWritersError
-from .integrations import dims_from_useq, useq_to_acquisition_settings
+from .integrations.useq import dims_from_useq, useq_to_acquisition_settings
 from .settings import (
     AcquisitionSettings,
     BufferSettings,

@@ -94,7 +94,9 @@ class DatasetFolder:
                 self.write(path, document)
         except OSError as error:
             self.undo()
-            raise WriteError(f"the dataset can't be made at {self.root}: {error}. Choose a path that can be written to.") from error
+            raise WriteError(
+                f"the dataset can't be made at {self.root}: {error}. Choose a path that can be written to."
+            ) from error
 
     def commit(self) -> None:
         """Delete what was put aside."""

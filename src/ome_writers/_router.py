@@ -79,11 +79,8 @@ class Router:
         """
         frame = 0
         for stride, count, array_stride, storage_axis in self._axes:
-            if storage_axis is None:
-                # array strides are those of a mixed radix number whose digits are the steps
-                step = array // array_stride % (count or 1)
-            else:
-                step = index[storage_axis]
+            # array strides are those of a mixed radix number whose digits are the steps
+            step = array // array_stride % (count or 1) if storage_axis is None else index[storage_axis]
             if step < 0 or (count is not None and step >= count):
                 raise IndexError(f"index {tuple(index)} is outside of the array")
             frame += step * stride

@@ -7,13 +7,14 @@ import warnings
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from importlib.metadata import version as _distribution_version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, cast
 
 from ._dataset import DatasetFolder, encode
-from ._layout import Layout, plan_layout
+from ._layout import plan_layout
 from ._router import Router
 from .abc import BlockSink, FrameSink, Sink, WritePlan
 from .backends import load_backend
@@ -363,6 +364,8 @@ def create_stream(settings: AcquisitionSettings) -> OMEStream:
     settings.validate_stream_ready()
     sink_class = load_backend(settings.format.backend)
     layout = plan_layout(settings)
+    if sink_class.capabilities.always_sharded and layout.geometry.shards is None:
+        layout = replace(layout, geometry=replace(layout.geometry, shards=layout.geometry.chunks))
     compression = settings.compression or "none"
     folder = DatasetFolder(Path(settings.output_path).expanduser().absolute())
     plan = WritePlan(folder.root, layout, compression, array_document(layout.geometry, compression))

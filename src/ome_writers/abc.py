@@ -39,6 +39,8 @@ class Capabilities:
         Threads that should hand blocks to it, unless the settings say otherwise.
     copies : float
         Memory that the library itself takes for each block that is being written, in blocks.
+    always_sharded : bool
+        Whether it writes unsharded arrays as shards of one chunk each.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Capabilities:
     block: Literal["shard", "chunk"] = "shard"
     workers: int = 1
     copies: float = 1.0
+    always_sharded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import numpy as np
 
 from ome_writers.abc import Block, Capabilities, FrameSink, WritePlan
 from ome_writers.errors import UnsupportedError
+from ome_writers.settings import DTYPES
 
 _KINDS = {"time": az.DimensionType.TIME, "channel": az.DimensionType.CHANNEL, "space": az.DimensionType.SPACE}
 _CODECS = {
@@ -30,22 +31,10 @@ class AcquireZarrSink(FrameSink):
 
     capabilities: ClassVar[Capabilities] = Capabilities(
         name="acquire-zarr",
-        dtypes=frozenset(
-            {
-                "uint8",
-                "uint16",
-                "uint32",
-                "uint64",
-                "int8",
-                "int16",
-                "int32",
-                "int64",
-                "float32",
-                "float64",
-            }  # fmt: skip
-        ),
+        dtypes=frozenset(DTYPES) - {"float16"},
         compressions=frozenset({"none", "zstd", "blosc-zstd", "blosc-lz4"}),
         copies=1.0,  # its queue of frames
+        always_sharded=True,
     )
 
     @classmethod

@@ -1,0 +1,149 @@
+"""Who writes: this project's backends, and loops that hand a library whole shards.
+
+Each contender is a function of (workload, pixels, path) that writes the workload to ``path`` and returns the seconds
+that each of its calls took. A loop gets its shards ready-made: it has no frame to copy and nothing to gather.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+import ome_writers
+from ome_writers._layout import plan_layout
+from ome_writers.metadata import array_document
+
+from ._workloads import Frames, Workload
+
+Contender: TypeAlias = Callable[[Workload, Frames, Path], list[float]]
+
+STREAM_BYTES = 1 << 30
+"""What streams may use as buffer."""
+
+
+def stream(backend: str) -> Contender:
+    """Return a contender that appends frames to a stream of this project."""
+
+    def run(workload: Workload, pixels: Frames, path: Path) -> list[float]:
+        settings = workload.settings(str(path), backend, STREAM_BYTES)
+        seconds = []
+        with ome_writers.create_stream(settings) as target:
+            for number in range(workload.frames):
+                start = time.perf_counter()
+                target.append(pixels[number % len(pixels)])
+                seconds.append(time.perf_counter() - start)
+        return seconds
+
+    return run
+
+
+def _shards(workload: Workload, pixels: Frames) -> Iterator[tuple[slice, Frames]]:
+    """Yield where each shard lies along t, and its pixels."""
+    for first in range(0, workload.frames, workload.shard_frames):
+        at = first % len(pixels)
+        yield slice(first, first + workload.shard_frames), pixels[at : at + workload.shard_frames]
+
+
+def _timed(calls: Iterator[Callable[[], object]]) -> list[float]:
+    seconds = []
+    for call in calls:
+        start = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def _document(workload: Workload) -> dict[str, Any]:
+    settings = workload.settings("x.ome.zarr", "auto", STREAM_BYTES)
+    return array_document(plan_layout(settings).geometry, workload.compression)
+
+
+def tensorstore_loop(workload: Workload, pixels: Frames, path: Path) -> list[float]:
+    """Write whole shards with tensorstore, each awaited before the next."""
+    import tensorstore as ts
+
+    document = _document(workload)
+    array = ts.open(
+        {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path / "0")}, "metadata": document},
+        create=True,
+        context=ts.Context({"file_io_sync": False, "cache_pool": {"total_bytes_limit": 0}}),
+    ).result()
+    return _timed(
+        (
+            lambda where=where, shard=shard: (
+                array[where].write(shard, can_reference_source_data_indefinitely=True).result()
+            )
+        )
+        for where, shard in _shards(workload, pixels)
+    )
+
+
+def _zarr_loop(pipeline: str) -> Contender:
+    def run(workload: Workload, pixels: Frames, path: Path) -> list[float]:
+        import zarr
+        from zarr.storage import LocalStore, StorePath
+
+        path.mkdir(parents=True)
+        with zarr.config.set({"codec_pipeline.path": pipeline, "array.write_empty_chunks": True}):
+            array = zarr.Array.from_dict(StorePath(LocalStore(path), "0"), _document(workload))
+        seconds = _timed(
+            (lambda where=where, shard=shard: array.__setitem__(where, shard))
+            for where, shard in _shards(workload, pixels)
+        )
+        (path / "0" / "zarr.json").write_bytes(array.metadata.to_buffer_dict(_prototype())["zarr.json"].to_bytes())
+        return seconds
+
+    return run
+
+
+def _prototype() -> Any:
+    from zarr.core.buffer import default_buffer_prototype
+
+    return default_buffer_prototype()
+
+
+def acquire_zarr_loop(workload: Workload, pixels: Frames, path: Path) -> list[float]:
+    """Append whole shards to acquire-zarr through its own interface."""
+    import acquire_zarr as az
+
+    codec = next((c for c in _codecs(workload) if c["name"] == "blosc"), None)
+    across = -(-workload.side // workload.chunk[1])
+    sizes = (workload.frames, workload.side, workload.side)
+    per_shard = (workload.shard_frames // workload.chunk[0], across, across)
+    kinds = (az.DimensionType.TIME, az.DimensionType.SPACE, az.DimensionType.SPACE)
+    dimensions = [
+        az.Dimension(name=name, kind=kind, array_size_px=size, chunk_size_px=chunk, shard_size_chunks=shard)
+        for name, kind, size, chunk, shard in zip("tyx", kinds, sizes, workload.chunk, per_shard, strict=True)
+    ]
+    array = az.ArraySettings(output_key="0", data_type=np.dtype("uint16"), dimensions=dimensions)
+    if codec is not None:
+        array.compression = az.CompressionSettings(
+            compressor=az.Compressor.BLOSC1,
+            codec=az.CompressionCodec.BLOSC_LZ4,
+            level=codec["configuration"]["clevel"],
+            shuffle=1,
+        )
+    target = az.ZarrStream(az.StreamSettings(arrays=[array], store_path=str(path), overwrite=True))
+    seconds = _timed((lambda shard=shard: target.append(shard)) for _, shard in _shards(workload, pixels))
+    target.close()
+    return seconds
+
+
+def _codecs(workload: Workload) -> list[dict[str, Any]]:
+    codecs: list[dict[str, Any]] = _document(workload)["codecs"][0]["configuration"]["codecs"]
+    return codecs
+
+
+STREAMS: dict[str, Contender] = {
+    name: stream(name) for name in ("tensorstore", "zarr-python", "zarrs-python", "acquire-zarr")
+}
+LOOPS: dict[str, Contender] = {
+    "tensorstore": tensorstore_loop,
+    "zarr-python": _zarr_loop("zarr.core.codec_pipeline.BatchedCodecPipeline"),
+    "zarrs-python": _zarr_loop("zarrs.ZarrsCodecPipeline"),
+    "acquire-zarr": acquire_zarr_loop,
+}

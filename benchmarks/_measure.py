@@ -1,0 +1,122 @@
+"""One measurement, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from ._contenders import LOOPS, STREAMS
+from ._workloads import Frames, Workload
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What one run of one contender took.
+
+    Attributes
+    ----------
+    seconds : float
+        From creating the dataset to having closed it.
+    gigabytes_per_second : float
+        Uncompressed bytes of the frames over these seconds.
+    p50_ms, p99_ms, max_ms : float
+        Latency of one call (a frame for streams, a shard for loops).
+    growth_mb : float
+        By how much the process grew at most (resident memory).
+    wrong_frames : int
+        Frames that an independent reader found to differ.
+    """
+
+    seconds: float
+    gigabytes_per_second: float
+    p50_ms: float
+    p99_ms: float
+    max_ms: float
+    growth_mb: float
+    wrong_frames: int
+
+
+def measure(kind: str, name: str, workload: Workload, scratch: Path) -> Measurement:
+    """Run a contender in a fresh process and return what it took."""
+    task = {"kind": kind, "name": name, "workload": asdict(workload), "scratch": str(scratch)}
+    done = subprocess.run(  # noqa: S603  our own interpreter, our own module
+        [sys.executable, "-m", "benchmarks._measure", json.dumps(task)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"{kind} {name} failed on {workload.name}:\n{done.stderr[-3000:]}")
+    return Measurement(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def _run(task: dict[str, object]) -> Measurement:
+    fields = dict(task["workload"])  # type: ignore[call-overload]
+    workload = Workload(**{**fields, "chunk": tuple(fields["chunk"])})
+    contenders = STREAMS if task["kind"] == "stream" else LOOPS
+    pixels = workload.pixels()
+    folder = Path(tempfile.mkdtemp(dir=str(task["scratch"]), prefix="bench-"))
+    path = folder / "data.ome.zarr"
+    try:
+        contender = contenders[str(task["name"])]
+        contender(workload.scaled(0), pixels, folder / "warm-up.ome.zarr")  # imports, code paths, thread pools
+        before = _reset_peak()
+        start = time.perf_counter()
+        latencies = np.array(contender(workload, pixels, path)) * 1e3
+        seconds = time.perf_counter() - start
+        growth = _peak() - before
+        wrong = _wrong_frames(workload, pixels, path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    p50, p99 = np.percentile(latencies, [50, 99])
+    return Measurement(seconds, workload.nbytes / seconds / 1e9, p50, p99, latencies.max(), growth / 1e6, wrong)
+
+
+def _reset_peak() -> int:
+    """Reset the peak of resident memory where the system can; return resident bytes now."""
+    if sys.platform == "linux":
+        Path("/proc/self/clear_refs").write_text("5")
+    return int(psutil.Process().memory_info().rss)
+
+
+def _peak() -> int:
+    if sys.platform == "linux":
+        text = Path("/proc/self/status").read_text()
+        return int(re.search(r"VmHWM:\s*(\d+)", text).group(1)) * 1024  # type: ignore[union-attr]
+    return int(getattr(psutil.Process().memory_info(), "peak_wset", psutil.Process().memory_info().rss))
+
+
+def _wrong_frames(workload: Workload, pixels: Frames, path: Path) -> int:
+    """Read back with tensorstore (with zarr-python what tensorstore wrote) and count frames that differ."""
+    import tensorstore as ts
+    import zarr
+
+    if "tensorstore" in json.dumps(sys.argv):
+        array = zarr.open_array(str(path / "0"), mode="r")
+        read = lambda where: array[where]  # noqa: E731
+    else:
+        opened = ts.open(
+            {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path / "0")}}, open=True
+        ).result()
+        read = lambda where: opened[where].read().result()  # noqa: E731
+    wrong = 0
+    for first in range(0, workload.frames, workload.shard_frames):
+        found = read(slice(first, first + workload.shard_frames))
+        at = first % len(pixels)
+        expected = pixels[at : at + workload.shard_frames]
+        wrong += int((~(found == expected).all(axis=(1, 2))).sum())
+    return wrong
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(asdict(_run(json.loads(sys.argv[1])))) + "\n")
+    sys.stdout.flush()
+    os._exit(0)  # storage libraries' threads need not be waited for
