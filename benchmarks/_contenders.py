@@ -6,6 +6,7 @@ that each of its calls took. A loop gets its shards ready-made: it has no frame 
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -48,11 +49,12 @@ def _shards(workload: Workload, pixels: Frames) -> Iterator[tuple[slice, Frames]
         yield slice(first, first + workload.shard_frames), pixels[at : at + workload.shard_frames]
 
 
-def _timed(calls: Iterator[Callable[[], object]]) -> list[float]:
+def _write_shards(workload: Workload, pixels: Frames, write: Callable[[slice, Frames], object]) -> list[float]:
+    """Write each shard with ``write(where, shard)``; return the seconds that each call took."""
     seconds = []
-    for call in calls:
+    for where, shard in _shards(workload, pixels):
         start = time.perf_counter()
-        call()
+        write(where, shard)
         seconds.append(time.perf_counter() - start)
     return seconds
 
@@ -72,14 +74,11 @@ def tensorstore_loop(workload: Workload, pixels: Frames, path: Path) -> list[flo
         create=True,
         context=ts.Context({"file_io_sync": False, "cache_pool": {"total_bytes_limit": 0}}),
     ).result()
-    return _timed(
-        (
-            lambda where=where, shard=shard: (
-                array[where].write(shard, can_reference_source_data_indefinitely=True).result()
-            )
-        )
-        for where, shard in _shards(workload, pixels)
-    )
+
+    def write(where: slice, shard: Frames) -> None:
+        array[where].write(shard, can_reference_source_data_indefinitely=True).result()
+
+    return _write_shards(workload, pixels, write)
 
 
 def _zarr_loop(pipeline: str) -> Contender:
@@ -90,20 +89,11 @@ def _zarr_loop(pipeline: str) -> Contender:
         path.mkdir(parents=True)
         with zarr.config.set({"codec_pipeline.path": pipeline, "array.write_empty_chunks": True}):
             array = zarr.Array.from_dict(StorePath(LocalStore(path), "0"), _document(workload))
-        seconds = _timed(
-            (lambda where=where, shard=shard: array.__setitem__(where, shard))
-            for where, shard in _shards(workload, pixels)
-        )
-        (path / "0" / "zarr.json").write_bytes(array.metadata.to_buffer_dict(_prototype())["zarr.json"].to_bytes())
+        seconds = _write_shards(workload, pixels, array.__setitem__)
+        (path / "0" / "zarr.json").write_text(json.dumps(_document(workload)))
         return seconds
 
     return run
-
-
-def _prototype() -> Any:
-    from zarr.core.buffer import default_buffer_prototype
-
-    return default_buffer_prototype()
 
 
 def acquire_zarr_loop(workload: Workload, pixels: Frames, path: Path) -> list[float]:
@@ -128,7 +118,7 @@ def acquire_zarr_loop(workload: Workload, pixels: Frames, path: Path) -> list[fl
             shuffle=1,
         )
     target = az.ZarrStream(az.StreamSettings(arrays=[array], store_path=str(path), overwrite=True))
-    seconds = _timed((lambda shard=shard: target.append(shard)) for _, shard in _shards(workload, pixels))
+    seconds = _write_shards(workload, pixels, lambda _, shard: target.append(shard))
     target.close()
     return seconds
 

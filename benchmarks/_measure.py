@@ -19,6 +19,8 @@ import psutil
 from ._contenders import LOOPS, STREAMS
 from ._workloads import Frames, Workload
 
+_CLEAR_REFS = Path("/proc/self/clear_refs")  # of Linux: writing 5 resets the peak of resident memory
+
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
@@ -50,7 +52,7 @@ class Measurement:
 def measure(kind: str, name: str, workload: Workload, scratch: Path) -> Measurement:
     """Run a contender in a fresh process and return what it took."""
     task = {"kind": kind, "name": name, "workload": asdict(workload), "scratch": str(scratch)}
-    done = subprocess.run(  # noqa: S603  our own interpreter, our own module
+    done = subprocess.run(
         [sys.executable, "-m", "benchmarks._measure", json.dumps(task)], capture_output=True, text=True, check=False
     )
     if done.returncode:
@@ -82,13 +84,13 @@ def _run(task: dict[str, object]) -> Measurement:
 
 def _reset_peak() -> int:
     """Reset the peak of resident memory where the system can; return resident bytes now."""
-    if sys.platform == "linux":
-        Path("/proc/self/clear_refs").write_text("5")
+    if _CLEAR_REFS.exists():
+        _CLEAR_REFS.write_text("5")
     return int(psutil.Process().memory_info().rss)
 
 
 def _peak() -> int:
-    if sys.platform == "linux":
+    if _CLEAR_REFS.exists():
         text = Path("/proc/self/status").read_text()
         return int(re.search(r"VmHWM:\s*(\d+)", text).group(1)) * 1024  # type: ignore[union-attr]
     return int(getattr(psutil.Process().memory_info(), "peak_wset", psutil.Process().memory_info().rss))
@@ -96,24 +98,27 @@ def _peak() -> int:
 
 def _wrong_frames(workload: Workload, pixels: Frames, path: Path) -> int:
     """Read back with tensorstore (with zarr-python what tensorstore wrote) and count frames that differ."""
-    import tensorstore as ts
-    import zarr
-
-    if "tensorstore" in json.dumps(sys.argv):
-        array = zarr.open_array(str(path / "0"), mode="r")
-        read = lambda where: array[where]  # noqa: E731
-    else:
-        opened = ts.open(
-            {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path / "0")}}, open=True
-        ).result()
-        read = lambda where: opened[where].read().result()  # noqa: E731
+    read = _read_with_zarr if "tensorstore" in json.dumps(sys.argv) else _read_with_tensorstore
     wrong = 0
     for first in range(0, workload.frames, workload.shard_frames):
-        found = read(slice(first, first + workload.shard_frames))
+        found = read(path / "0", slice(first, first + workload.shard_frames))
         at = first % len(pixels)
         expected = pixels[at : at + workload.shard_frames]
         wrong += int((~(found == expected).all(axis=(1, 2))).sum())
     return wrong
+
+
+def _read_with_zarr(path: Path, frames: slice) -> Frames:
+    import zarr
+
+    return np.asarray(zarr.open_array(str(path), mode="r")[frames])
+
+
+def _read_with_tensorstore(path: Path, frames: slice) -> Frames:
+    import tensorstore as ts
+
+    array = ts.open({"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path)}}, open=True).result()
+    return np.asarray(array[frames].read().result())
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ writes then differs from ours in attributes and in the extent of what was not ac
 from __future__ import annotations
 
 import os
-from typing import Any, ClassVar
+import time
+from typing import Any, ClassVar, Final
 
 import acquire_zarr as az
 import numpy as np
@@ -17,7 +18,12 @@ from ome_writers.abc import Block, Capabilities, FrameSink, WritePlan
 from ome_writers.errors import UnsupportedError
 from ome_writers.settings import DTYPES
 
-_KINDS = {"time": az.DimensionType.TIME, "channel": az.DimensionType.CHANNEL, "space": az.DimensionType.SPACE}
+_LIBRARY_QUEUE_FRAMES: Final = 512
+_LIBRARY_QUEUE_BYTES: Final = 1 << 28
+_QUEUE_FRAMES: Final = 4
+_QUEUE_BYTES: Final = 1 << 26
+_POLL_SECONDS: Final = 0.0005
+_GIVE_UP_SECONDS: Final = 2.0
 _CODECS = {
     "blosc-lz4": (az.Compressor.BLOSC1, az.CompressionCodec.BLOSC_LZ4),
     "blosc-zstd": (az.Compressor.BLOSC1, az.CompressionCodec.BLOSC_ZSTD),
@@ -51,16 +57,33 @@ class AcquireZarrSink(FrameSink):
 
     @classmethod
     def memory_needed(cls, plan: WritePlan) -> int:
-        """Return the most that the library's streams say they take."""
-        return len(plan.layout.images) * int(_settings(plan, 0).get_maximum_memory_usage())
+        """Return what the library's streams take for chunks, and what all their queues may hold together.
+
+        A stream queues as many frames as it is given, up to 512 frames or 256 MiB, and counts this in the most that it
+        may take. The sink lets the queues hold less: see :meth:`write_frames`.
+        """
+        frame = plan.geometry.frame_bytes
+        most = int(_settings(plan, 0).get_maximum_memory_usage())
+        chunks = max(frame, most - min(_LIBRARY_QUEUE_FRAMES * frame, _LIBRARY_QUEUE_BYTES))
+        return len(plan.layout.images) * chunks + max(_QUEUE_BYTES, _QUEUE_FRAMES * frame)
 
     def __init__(self, plan: WritePlan) -> None:
         self._frame_bytes = plan.geometry.frame_bytes
+        self._limit = self.memory_needed(plan)
         self._streams = [az.ZarrStream(_settings(plan, array)) for array in range(len(plan.layout.images))]
 
     def write_frames(self, array: int, frames: Block) -> None:
-        """Append frames; the library copies them before this returns."""
+        """Append frames, which the library copies to its queue; wait while the queues hold too much."""
         self._streams[array].append(frames)
+        # the library has no event to wait on, so look from time to time; memory that stays taken is not a queue's
+        least, give_up = float("inf"), float("inf")
+        while (taken := self._memory()) > self._limit and time.monotonic() < give_up:
+            if taken < least:
+                least, give_up = taken, time.monotonic() + _GIVE_UP_SECONDS
+            time.sleep(_POLL_SECONDS)
+
+    def _memory(self) -> int:
+        return sum(stream.get_current_memory_usage() for stream in self._streams)
 
     def skip_frames(self, array: int, count: int) -> None:
         """Leave frames out, which the library stores as zeros."""
@@ -91,7 +114,7 @@ def _settings(plan: WritePlan, array: int) -> az.StreamSettings:
     dimensions = [
         az.Dimension(
             name=geometry.dimension_names[i],
-            kind=_KINDS["space"] if i >= len(order) - 2 else az.DimensionType.OTHER,
+            kind=az.DimensionType.SPACE if i >= len(order) - 2 else az.DimensionType.OTHER,
             array_size_px=geometry.shape[i] or 0,
             chunk_size_px=geometry.chunks[i],
             shard_size_chunks=shards[i] // geometry.chunks[i],

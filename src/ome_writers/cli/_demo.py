@@ -32,6 +32,8 @@ def demo(
     For example: ome-writers demo cells.ome.zarr --frames 1000 --size 1024 --backend tensorstore
     """
     console = Console()
+    if not path.suffix:
+        path = path.with_suffix(".ome.zarr")
     settings = simulated_settings(str(path), backend, size, overwrite=overwrite)
     start = time.perf_counter()
     interrupted = False

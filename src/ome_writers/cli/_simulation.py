@@ -43,7 +43,7 @@ def simulated_settings(path: str, backend: Backend, size: int, *, overwrite: boo
     """
     return AcquisitionSettings(
         root_path=path,
-        format="ome-zarr" if backend == "auto" else backend,
+        format=backend,
         dtype="uint16",
         compression="blosc-lz4",
         overwrite=overwrite,
