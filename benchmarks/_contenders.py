@@ -1,7 +1,8 @@
 """Who writes: this project's backends, and loops that hand a library whole shards.
 
 Each contender is a function of (workload, pixels, path) that writes the workload to ``path`` and returns the seconds
-that each of its calls took. A loop gets its shards ready-made: it has no frame to copy and nothing to gather.
+from the first frame until all is handed to the file system, and those of each call. Opening is not counted. A loop gets
+its shards ready-made: it has no frame to copy, nothing to gather, and its memory has been touched before.
 """
 
 from __future__ import annotations
@@ -20,24 +21,26 @@ from ome_writers.metadata import array_document
 
 from ._workloads import Frames, Workload
 
-Contender: TypeAlias = Callable[[Workload, Frames, Path], list[float]]
+Timing: TypeAlias = tuple[float, list[float]]
+Contender: TypeAlias = Callable[[Workload, Frames, Path], Timing]
 
-STREAM_BYTES = 1 << 30
+STREAM_BYTES = 1 << 29
 """What streams may use as buffer."""
 
 
 def stream(backend: str) -> Contender:
     """Return a contender that appends frames to a stream of this project."""
 
-    def run(workload: Workload, pixels: Frames, path: Path) -> list[float]:
+    def run(workload: Workload, pixels: Frames, path: Path) -> Timing:
         settings = workload.settings(str(path), backend, STREAM_BYTES)
         seconds = []
         with ome_writers.create_stream(settings) as target:
+            first = time.perf_counter()
             for number in range(workload.frames):
                 start = time.perf_counter()
                 target.append(pixels[number % len(pixels)])
                 seconds.append(time.perf_counter() - start)
-        return seconds
+        return time.perf_counter() - first, seconds
 
     return run
 
@@ -49,14 +52,22 @@ def _shards(workload: Workload, pixels: Frames) -> Iterator[tuple[slice, Frames]
         yield slice(first, first + workload.shard_frames), pixels[at : at + workload.shard_frames]
 
 
-def _write_shards(workload: Workload, pixels: Frames, write: Callable[[slice, Frames], object]) -> list[float]:
-    """Write each shard with ``write(where, shard)``; return the seconds that each call took."""
+def _write_shards(
+    workload: Workload,
+    pixels: Frames,
+    write: Callable[[slice, Frames], object],
+    close: Callable[[], None] | None = None,
+) -> Timing:
+    """Write each shard with ``write(where, shard)``, then close."""
     seconds = []
+    first = time.perf_counter()
     for where, shard in _shards(workload, pixels):
         start = time.perf_counter()
         write(where, shard)
         seconds.append(time.perf_counter() - start)
-    return seconds
+    if close is not None:
+        close()
+    return time.perf_counter() - first, seconds
 
 
 def _document(workload: Workload) -> dict[str, Any]:
@@ -64,7 +75,7 @@ def _document(workload: Workload) -> dict[str, Any]:
     return array_document(plan_layout(settings).geometry, workload.compression)
 
 
-def tensorstore_loop(workload: Workload, pixels: Frames, path: Path) -> list[float]:
+def tensorstore_loop(workload: Workload, pixels: Frames, path: Path) -> Timing:
     """Write whole shards with tensorstore, each awaited before the next."""
     import tensorstore as ts
 
@@ -82,21 +93,21 @@ def tensorstore_loop(workload: Workload, pixels: Frames, path: Path) -> list[flo
 
 
 def _zarr_loop(pipeline: str) -> Contender:
-    def run(workload: Workload, pixels: Frames, path: Path) -> list[float]:
+    def run(workload: Workload, pixels: Frames, path: Path) -> Timing:
         import zarr
         from zarr.storage import LocalStore, StorePath
 
         path.mkdir(parents=True)
         with zarr.config.set({"codec_pipeline.path": pipeline, "array.write_empty_chunks": True}):
             array = zarr.Array.from_dict(StorePath(LocalStore(path), "0"), _document(workload))
-        seconds = _write_shards(workload, pixels, array.__setitem__)
+        timing = _write_shards(workload, pixels, array.__setitem__)
         (path / "0" / "zarr.json").write_text(json.dumps(_document(workload)))
-        return seconds
+        return timing
 
     return run
 
 
-def acquire_zarr_loop(workload: Workload, pixels: Frames, path: Path) -> list[float]:
+def acquire_zarr_loop(workload: Workload, pixels: Frames, path: Path) -> Timing:
     """Append whole shards to acquire-zarr through its own interface."""
     import acquire_zarr as az
 
@@ -118,9 +129,7 @@ def acquire_zarr_loop(workload: Workload, pixels: Frames, path: Path) -> list[fl
             shuffle=1,
         )
     target = az.ZarrStream(az.StreamSettings(arrays=[array], store_path=str(path), overwrite=True))
-    seconds = _write_shards(workload, pixels, lambda _, shard: target.append(shard))
-    target.close()
-    return seconds
+    return _write_shards(workload, pixels, lambda _, shard: target.append(shard), target.close)
 
 
 def _codecs(workload: Workload) -> list[dict[str, Any]]:

@@ -25,4 +25,4 @@ settings = AcquisitionSettings(
 with create_stream(settings) as stream:
     for number in range(settings.num_frames or 0):
         stream.append(np.full((128, 128), number, np.uint16))
-print(f"{stream.stats.frames_written} frames at {len(stage)} positions in {stream.path}")  # noqa: T201
+print(f"{stream.stats.frames_written} frames at {len(stage)} positions in {stream.path}")

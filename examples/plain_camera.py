@@ -32,4 +32,4 @@ camera_buffer = np.empty((256, 256), np.uint16)
 with create_stream(settings) as stream:
     for number in range(20):
         stream.append(snap(camera_buffer, number), frame_metadata={"delta_t": number * 0.1})
-print(f"{stream.stats.frames_written} frames in {stream.path}")  # noqa: T201
+print(f"{stream.stats.frames_written} frames in {stream.path}")

@@ -291,7 +291,7 @@ def test_split_fields_are_fields_of_their_well() -> None:
     """Each step of a split dimension is one more field of the well, and is counted as one."""
     groups = hierarchy(LENIENT_CASES["plate, split"], plan_layout(LENIENT_CASES["plate, split"]), version="1")
     assert groups["."]["ome"]["plate"]["field_count"] == 6
-    assert [f["path"] for f in groups["B/2"]["ome"]["well"]["images"]] == [f"1_angle-{i}" for i in range(3)]
+    assert [f["path"] for f in groups["B/2"]["ome"]["well"]["images"]] == [f"1angle{i}" for i in range(3)]
 
 
 @pytest.mark.parametrize(

@@ -160,6 +160,18 @@ class Layout:
             f"are acquired, {self.open_blocks(extent)} at once"
         )
 
+    def block_count(self, extent: Sequence[int]) -> int | None:
+        """Return the number of blocks of the whole acquisition; None when it is unbounded.
+
+        Parameters
+        ----------
+        extent : sequence of int
+            Steps of a block along each stored index axis.
+        """
+        if any(axis.count is None for axis in self.axes):
+            return None
+        return math.prod(self._blocks_along(axis, extent) for axis in self.axes)
+
     def _gathering_axis(self, extent: Sequence[int]) -> AcquisitionAxis | None:
         return next((a for a in self.axes if a.storage_axis is not None and self._steps(a, extent) > 1), None)
 

@@ -18,8 +18,8 @@ def split_dimensions(dimensions: Sequence[Dimension]) -> tuple[Dimension, ...]:
     """Return the dimensions that an OME-NGFF image has no axis for; each of their steps becomes an image of its own.
 
     An image has at most five axes: at most one of type time, one channel, one other, three space (OME-NGFF 0.5, "axes"
-    metadata). Of a type with too many, the slowest go. Of more than five in all, those of type other go, then the
-    slowest. The two frame dimensions, which come last, always stay.
+    metadata). Of a type with too many, the slowest go. That leaves at most six; of these the one of type other goes.
+    The two frame dimensions, which come last, always stay.
 
     Parameters
     ----------
@@ -38,7 +38,6 @@ def split_dimensions(dimensions: Sequence[Dimension]) -> tuple[Dimension, ...]:
             kept.remove(slowest)
     if len(kept) > MAX_AXES:
         kept = [d for d in kept if d.type != "other"]
-    kept = kept[max(0, len(kept) - MAX_AXES) :]
     names = {d.name for d in kept}
     return tuple(d for d in dimensions if d.type != "position" and d.name not in names)
 

@@ -2,115 +2,27 @@
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final, Literal, Self, TypeAlias
 
-from pydantic import Field, FiniteFloat, PositiveFloat, PositiveInt, field_validator, model_validator
-from pydantic_core import PydanticCustomError
-from pydantic_extra_types.color import Color
+from pydantic import (
+    Field,
+    FiniteFloat,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from ._model import Settings, report
-from ._names import collisions, name_fault
+from ._coordinates import Channel, Coordinates, Position, coordinate_faults, even_spacing
+from ._model import Settings, fault_lines, report
+from ._names import Label, name_fault
 from ._units import SPACE_UNITS, TIME_UNITS, canonical_unit
 
 DimensionType: TypeAlias = Literal["space", "time", "channel", "position", "other"]
 
-
-class Channel(Settings):
-    """One channel of a channel dimension.
-
-    Attributes
-    ----------
-    name : str
-        Label, unique within the dimension.
-    excitation_wavelength_nm, emission_wavelength_nm : float, optional
-        Wavelengths in nm.
-    fluorophore : str, optional
-        Name of the dye.
-    color : str, optional
-        Display colour: a CSS name or a hexadecimal RGB value, stored as ``"#rrggbb"``.
-    """
-
-    name: str = Field(min_length=1)
-    excitation_wavelength_nm: PositiveFloat | None = None
-    emission_wavelength_nm: PositiveFloat | None = None
-    fluorophore: str | None = None
-    color: str | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
-
-    @field_validator("color", mode="before")
-    @classmethod
-    def _as_hex(cls, value: Any) -> Any:
-        if value is None:
-            return None
-        try:
-            return Color(value).as_hex("long")[:7]
-        except PydanticCustomError as error:
-            raise ValueError(
-                f"color {value!r} is not known; give a CSS name such as 'lime' or a value such as '#00ff00'"
-            ) from error
-
-
-class Position(Settings):
-    """One stage position (field of view).
-
-    Attributes
-    ----------
-    name : str
-        Becomes part of the path of the position's image.
-    plate_row, plate_column : str, optional
-        The well, by names of the plate's row and column; both or neither.
-    grid_row, grid_column : int, optional
-        Place in a grid of fields; both or neither.
-    x_coord, y_coord, z_coord : float, optional
-        Stage coordinates in micrometers.
-    """
-
-    name: str
-    plate_row: str | None = None
-    plate_column: str | None = None
-    grid_row: int | None = Field(default=None, ge=0)
-    grid_column: int | None = Field(default=None, ge=0)
-    x_coord: FiniteFloat | None = None
-    y_coord: FiniteFloat | None = None
-    z_coord: FiniteFloat | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
-
-    @field_validator("name")
-    @classmethod
-    def _usable_in_a_path(cls, name: str) -> str:
-        report([fault for fault in [name_fault(name, "position")] if fault])
-        return name
-
-    @model_validator(mode="after")
-    def _rows_and_columns_in_pairs(self) -> Self:
-        report(
-            [
-                f"position {self.name!r} has only one of {kind}_row and {kind}_column; give both or neither"
-                for kind in ("plate", "grid")
-                if (getattr(self, f"{kind}_row") is None) != (getattr(self, f"{kind}_column") is None)
-            ]
-        )
-        return self
-
-    @property
-    def image_name(self) -> str:
-        """Name of the image group: the position's name, in a grid followed by ``_row_column``."""
-        return self.name if self.grid_row is None else f"{self.name}_{self.grid_row}_{self.grid_column}"
-
-
-Coordinates: TypeAlias = list[str | float | Channel | Position]
 
 _STANDARD_TYPES: Final[dict[str, DimensionType]] = {
     "x": "space", "y": "space", "z": "space", "t": "time", "c": "channel", "p": "position",
@@ -144,29 +56,16 @@ class Dimension(Settings):
         Coordinate of the first step in ``unit``.
     """
 
+    # in this order, so that the validator of a field sees what it must agree with
     name: str
-    count: PositiveInt | None = None
     type: DimensionType | None = None
+    unit: Label | None = None
     coords: Coordinates | None = None
+    count: PositiveInt | None = None
     chunk_size: PositiveInt | None = None
     shard_size_chunks: PositiveInt | None = None
-    unit: str | None = None
     scale: FiniteFloat | None = Field(default=None, gt=0)
     translation: FiniteFloat | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _cast_names(cls, data: Any) -> Any:
-        """Make channels and positions of plain names, where the dimension is one of channels or positions."""
-        if not isinstance(data, Mapping) or not _is_list(data.get("coords")):
-            return data
-        standard = _STANDARD_TYPES.get(data["name"]) if isinstance(data.get("name"), str) else None
-        unit = data.get("unit")
-        kind = data.get("type") or (_type_of_unit(unit) if isinstance(unit, str) else None) or standard
-        cast: dict[Any, type[Settings]] = {"channel": Channel, "position": Position}
-        if kind not in cast:
-            return data
-        return {**data, "coords": [_named(cast[kind], c) for c in data["coords"]]}
 
     @field_validator("name")
     @classmethod
@@ -176,86 +75,114 @@ class Dimension(Settings):
 
     @field_validator("unit")
     @classmethod
-    def _canonical_unit(cls, unit: str | None) -> str | None:
-        return canonical_unit(unit) if unit else None
+    def _canonical_unit(cls, unit: str | None, info: ValidationInfo) -> str | None:
+        unit = canonical_unit(unit) if unit else None
+        report(_unit_faults({**info.data, "unit": unit, "coords": None}))
+        return unit
+
+    @field_validator("coords", mode="before")
+    @classmethod
+    def _cast_names(cls, coords: Any, info: ValidationInfo) -> Any:
+        """Make channels and positions of plain names, where the dimension is one of channels or positions."""
+        kind = next(iter(_evidence({**info.data, "coords": None}).values()), None)
+        cast = Channel if kind == "channel" else Position
+        if kind not in ("channel", "position") or not isinstance(coords, Sequence) or isinstance(coords, str | bytes):
+            return coords
+        named, faults = [], []
+        for i, coordinate in enumerate(coords):
+            try:
+                named.append(cast.model_validate(coordinate) if isinstance(coordinate, str | Mapping) else coordinate)
+            except ValidationError as error:
+                faults += [f"entry {i}: {line}" for line in fault_lines(error)]
+        report(faults)
+        return named
 
     @field_validator("coords")
     @classmethod
-    def _usable_coordinates(cls, coords: Coordinates | None) -> Coordinates | None:
-        if coords is None:
-            return None
-        faults = [] if coords else ["coords is empty; leave it out, or give one entry per step"]
-        if len({_kind_of(c) for c in coords}) > 1:
-            faults.append("coords mixes channels, positions, names and numbers; give entries of one kind")
-        faults += [f"the coordinate {c} is not finite" for c in coords if isinstance(c, float) and not math.isfinite(c)]
-        labels = [c.name if isinstance(c, Channel) else c for c in coords if isinstance(c, str | Channel)]
-        if doubles := sorted({label for label in labels if labels.count(label) > 1}):
-            faults.append(f"coords has the same name more than once: {', '.join(map(repr, doubles))}")
-        positions = [c for c in coords if isinstance(c, Position)]
-        groups: dict[Any, list[str]] = defaultdict(list)
-        for p in positions:
-            groups[p.plate_row, p.plate_column, p.grid_row, p.grid_column].append(p.name)
-        for names in groups.values():
-            faults += [f"position names must be unique also when case is ignored: {c}" for c in collisions(names)]
-        report(faults)
+    def _usable_coordinates(cls, coords: Coordinates | None, info: ValidationInfo) -> Coordinates | None:
+        if coords is not None:
+            report(coordinate_faults(coords) + _coords_type_faults({**info.data, "coords": coords}))
         return coords
+
+    @field_validator("count")
+    @classmethod
+    def _as_many_as_coords(cls, count: int | None, info: ValidationInfo) -> int | None:
+        coords = info.data.get("coords")
+        if coords is None:
+            return count
+        if count not in (None, len(coords)):
+            raise ValueError(f"count is {count}, but there are {len(coords)} coords; leave count out")
+        return len(coords)
 
     @model_validator(mode="after")
     def _settle(self) -> Self:
-        """Infer the type, the count, and scale and translation of evenly spaced coordinates."""
-        faults: list[str] = []
-        settled: dict[str, Any] = {"type": self._settled_type(faults)}
+        """Infer what was not given: the type, and from coordinates the count, the scale and the translation."""
+        fields = dict(self)
+        report(_unit_faults(fields) + _coords_type_faults(fields))  # again, after an assignment
+        settled: dict[str, Any] = {"type": next(iter(_evidence(fields).values()), "other")}
         if self.coords is not None:
             settled["count"] = len(self.coords)
-            if self.count not in (None, len(self.coords)):
-                faults.append(
-                    f"dimension {self.name!r} has count {self.count} but {len(self.coords)} coords; leave count out"
-                )
-        if settled["type"] in ("space", "time"):
-            allowed = SPACE_UNITS if settled["type"] == "space" else TIME_UNITS
-            if self.unit is not None and self.unit not in allowed:
-                faults.append(
-                    f"dimension {self.name!r} is of type {settled['type']} and can't have unit {self.unit!r}; "
-                    f"allowed: {', '.join(sorted(allowed))}"
-                )
-            if (spacing := _even_spacing(self.coords or [])) and self.scale is None:
-                settled["scale"] = spacing[1]
-                if self.translation is None:
-                    settled["translation"] = spacing[0]
-        report(faults)
+            if settled["type"] in ("space", "time"):
+                spacing = dict(zip(("translation", "scale"), even_spacing(self.coords), strict=True))
+                given = {field for field in self.model_fields_set if getattr(self, field) is not None}
+                settled |= {field: value for field, value in spacing.items() if field not in given}
         for field, value in settled.items():  # past validate_assignment, which would start this validator again
             self.__dict__[field] = value
         return self
 
-    def _settled_type(self, faults: list[str]) -> DimensionType:
-        """Return the type that all evidence agrees on; disagreement is added to the faults."""
-        evidence: dict[str, DimensionType] = {}
-        if self.type is not None:
-            evidence[f"type {self.type!r}"] = self.type
-        if self.coords and isinstance(self.coords[0], Channel | Position):
-            kind: DimensionType = "channel" if isinstance(self.coords[0], Channel) else "position"
-            evidence[f"coords of {kind}s"] = kind
-        if self.unit is not None and (by_unit := _type_of_unit(self.unit)):
-            evidence[f"unit {self.unit!r}"] = by_unit
-        if self.type is None and (standard := _STANDARD_TYPES.get(self.name)):
-            evidence[f"the standard name {self.name!r}"] = standard
-        if len(set(evidence.values())) > 1:
-            faults.append(
-                f"dimension {self.name!r} can't be of several types at once: "
-                + ", ".join(f"{what} means {kind}" for what, kind in evidence.items())
-                + "; change one of them"
-            )
-        kinds = list(evidence.values()) or ["other"]
-        if kinds[0] in ("channel", "position") and self.coords and isinstance(self.coords[0], float):
-            faults.append(f"dimension {self.name!r} is of type {kinds[0]}: its coords are names, not numbers")
-        return kinds[0]
+
+def _evidence(fields: Mapping[str, Any]) -> dict[str, DimensionType]:
+    """Return what tells the type of a dimension, in words, and the type that it tells; a standard name comes last."""
+    evidence: dict[str, DimensionType] = {}
+    if kind := fields.get("type"):
+        evidence[f"type {kind!r}"] = kind
+    coords = fields.get("coords")
+    if coords and isinstance(coords[0], Channel | Position):
+        entries: DimensionType = "channel" if isinstance(coords[0], Channel) else "position"
+        evidence[f"coords of {entries}s"] = entries
+    unit = fields.get("unit")
+    if unit is not None and (by_unit := _type_of_unit(unit)):
+        evidence[f"unit {unit!r}"] = by_unit
+    if not fields.get("type") and (standard := _STANDARD_TYPES.get(fields.get("name", ""))):
+        evidence[f"the standard name {fields['name']!r}"] = standard
+    return evidence
+
+
+def _type_conflicts(fields: Mapping[str, Any]) -> list[str]:
+    evidence = _evidence(fields)
+    if len(set(evidence.values())) < 2:
+        return []
+    meanings = ", ".join(f"{what} means {kind}" for what, kind in evidence.items())
+    return [f"a dimension can't be of several types at once: {meanings}; change one of them"]
+
+
+def _unit_faults(fields: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with the unit of a dimension, given the fields that are sound."""
+    if conflicts := _type_conflicts({**fields, "coords": None}):
+        return conflicts
+    unit, kind = fields["unit"], next(iter(_evidence(fields).values()), "other")
+    allowed = {"space": SPACE_UNITS, "time": TIME_UNITS}.get(kind)
+    if unit is None or allowed is None or unit in allowed:
+        return []
+    return [f"a dimension of type {kind} can't have unit {unit!r}; allowed: {', '.join(sorted(allowed))}"]
+
+
+def _coords_type_faults(fields: Mapping[str, Any]) -> list[str]:
+    """Return in what the coordinates of a dimension disagree with its other fields, given those that are sound."""
+    coords = fields["coords"]
+    if not coords or _type_conflicts({**fields, "coords": None}):
+        return []
+    kind = next(iter(_evidence(fields).values()), "other")
+    if kind in ("channel", "position") and isinstance(coords[0], float):
+        return [f"a dimension of type {kind} has names as coords, not numbers"]
+    return _type_conflicts(fields)
 
 
 class PositionDimension(Dimension):
     """The dimension of stage positions: a :class:`Dimension` of type ``"position"``, called ``p`` unless named."""
 
     name: str = "p"
-    type: DimensionType | None = "position"
+    type: Literal["position"] = "position"
 
 
 class StandardAxis(StrEnum):
@@ -335,31 +262,6 @@ def dims_from_standard_axes(
     return dimensions
 
 
-def _is_list(value: Any) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
-
-
-def _named(cls: type[Settings], value: Any) -> Any:
-    """Return the coordinate as an instance of ``cls`` where it is a name or a mapping, else unchanged."""
-    return cls.model_validate(value) if isinstance(value, str | Mapping) else value
-
-
-def _kind_of(coordinate: object) -> type:
-    return next(kind for kind in (str, float, Channel, Position) if isinstance(coordinate, kind))
-
-
 def _type_of_unit(unit: str) -> DimensionType | None:
     unit = canonical_unit(unit)
     return "space" if unit in SPACE_UNITS else "time" if unit in TIME_UNITS else None
-
-
-def _even_spacing(coords: Coordinates) -> tuple[float, float] | None:
-    """Return (first, step) of evenly rising numbers, None for anything else."""
-    numbers = [c for c in coords if isinstance(c, float)]
-    if len(numbers) < 2:
-        return None
-    step = (numbers[-1] - numbers[0]) / (len(numbers) - 1)
-    tolerance = 1e-6 * step
-    if step <= 0 or any(abs(numbers[0] + i * step - c) > tolerance for i, c in enumerate(numbers)):
-        return None
-    return numbers[0], step

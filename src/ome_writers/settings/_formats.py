@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import PurePath
 from typing import Any, Final, Literal, TypeAlias
 
@@ -46,9 +47,10 @@ class OmeZarrFormat(Settings):
         num_positions : int
             Not used: an OME-Zarr dataset is one folder, whatever it holds.
         """
-        if not root_path or root_path.endswith(self.suffix) or PurePath(root_path).suffix == ".zarr":
+        path = root_path.rstrip(f"/{os.sep}")
+        if PurePath(path).name in ("", ".."):  # a folder that can't be given a suffix
             return root_path
-        return root_path + self.suffix
+        return path if path.endswith(self.suffix) or PurePath(path).suffix.lower() == ".zarr" else path + self.suffix
 
 
 def format_from_name(name: str) -> dict[str, Any]:
@@ -67,5 +69,5 @@ def format_from_name(name: str) -> dict[str, Any]:
         return {"name": "ome-zarr"}
     backends = Backend.__args__  # type: ignore[attr-defined]
     if name not in backends:
-        raise ValueError(f"format {name!r} is not known; allowed: 'auto', 'ome-zarr', {', '.join(map(repr, backends))}")
+        raise ValueError(f"format {name!r} is not known; allowed: 'ome-zarr', {', '.join(map(repr, backends))}")
     return {"name": "ome-zarr", "backend": name}

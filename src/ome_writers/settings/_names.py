@@ -10,13 +10,18 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Final
+from typing import Annotated, Final, TypeAlias
+
+from pydantic import AfterValidator
 
 RESERVED: Final = frozenset({"ome", "ome_writers", "zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata"})
 """Names with a meaning in the layout of a dataset, in lower case."""
 
-_DEVICES: Final = frozenset({"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10))})
-_FORBIDDEN: Final = re.compile(r'[/\\<>:"|?*\x00-\x1f\x7f-\x9f]')
+_DEVICES: Final = frozenset({"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in "123456789¹²³")})
+_FORBIDDEN: Final = re.compile(r'[/\\<>:"|?*\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]')
+_INVISIBLE: Final = frozenset({"Zs", "Zl", "Zp", "Cf"})  # Unicode categories
+# what neither XML 1.0 (section 2.2, "Characters") nor UTF-8 can hold
+_UNPRINTABLE: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _ALNUM: Final = re.compile(r"[A-Za-z0-9]+")
 
 
@@ -30,7 +35,7 @@ def name_fault(name: str, what: str) -> str | None:
     what : str
         What it names, for the message (``"position"``).
     """
-    if not name.strip():
+    if all(unicodedata.category(character) in _INVISIBLE for character in name):
         return f"{what} name {name!r} is empty; give it at least one visible character"
     if found := _FORBIDDEN.search(name):
         return (
@@ -43,15 +48,32 @@ def name_fault(name: str, what: str) -> str | None:
         return f"{what} name {name!r} begins or ends with white space or ends with a dot, which some systems drop"
     if name.startswith("__"):
         return f"{what} name {name!r} begins with two underscores, which Zarr reserves"
-    if name.lower() in RESERVED or name.lower().split(".")[0] in _DEVICES:
+    folded = name.casefold()
+    if folded in RESERVED or folded.split(".")[0].rstrip() in _DEVICES:
         return f"{what} name {name!r} is reserved by the dataset layout or by an operating system; use another name"
-    if len(name.encode("utf-8", "surrogatepass")) > 200:
-        return f"{what} name {name[:20]!r}... is longer than 200 bytes"
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        return f"{what} name {name!r} is not valid Unicode text"
+    if len(name.encode()) > 200:
+        return f"{what} name {name[:20]!r}... is longer than 200 bytes; file systems take about 255"
     return None
+
+
+def label_fault(text: str) -> str | None:
+    """Return why a text can't be a label in a metadata document (JSON, OME-XML), or None if it can."""
+    if found := _UNPRINTABLE.search(text):
+        return f"{text!r} contains {found.group()!r}, which a metadata document can't hold; leave it out"
+    return None
+
+
+def _checked_label(text: str) -> str:
+    if fault := label_fault(text):
+        raise ValueError(fault)
+    return text
+
+
+LABEL: Final = AfterValidator(_checked_label)
+"""Makes a field of type str one of type :data:`Label`, where the field has further constraints."""
+
+Label: TypeAlias = Annotated[str, LABEL]
+"""Text that metadata documents show and that is no part of a path."""
 
 
 def is_alphanumeric(name: str) -> bool:
@@ -60,8 +82,11 @@ def is_alphanumeric(name: str) -> bool:
 
 
 def collisions(names: Iterable[str]) -> list[str]:
-    """Return a text such as ``'a' and 'A'`` for each group of names that differ in case or Unicode form only."""
+    """Return a text such as ``'a' and 'A'`` for each group of names that differ in case or Unicode form only.
+
+    Names are compared by canonical caseless matching (The Unicode Standard, section 3.13, D145).
+    """
     groups: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        groups[unicodedata.normalize("NFC", name).casefold()].append(name)
+        groups[unicodedata.normalize("NFD", name).casefold()].append(name)
     return [" and ".join(repr(n) for n in group) for group in groups.values() if len(group) > 1]

@@ -7,7 +7,7 @@ from typing import Final, Self
 from pydantic import field_validator
 
 from ._model import Settings, report
-from ._names import collisions, is_alphanumeric
+from ._names import Label, collisions, is_alphanumeric, name_fault
 
 _STANDARD_PLATES: Final = {6: (2, 3), 12: (3, 4), 24: (4, 6), 48: (6, 8), 96: (8, 12), 384: (16, 24), 1536: (32, 48)}
 
@@ -25,13 +25,14 @@ class Plate(Settings):
 
     row_names: list[str]
     column_names: list[str]
-    name: str | None = None
+    name: Label | None = None
 
     @field_validator("row_names", "column_names")
     @classmethod
     def _usable_names(cls, names: list[str]) -> list[str]:
         faults = [] if names else ["a plate needs at least one row and one column"]
         faults += [f"{name!r} is not allowed; use letters and digits" for name in names if not is_alphanumeric(name)]
+        faults += [fault for name in filter(is_alphanumeric, names) if (fault := name_fault(name, "row or column"))]
         faults += [f"names must be unique also when case is ignored: {group}" for group in collisions(names)]
         report(faults)
         return names
