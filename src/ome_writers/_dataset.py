@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -14,13 +15,11 @@ from typing import Any, Final
 from .errors import DestinationExistsError, UnknownGroupError, WriteError
 
 _DOCUMENT: Final = "zarr.json"
-_MARKS: Final = frozenset({_DOCUMENT, ".zgroup", ".zarray", ".zattrs"})
-_OF_A_DATASET: Final = re.compile(
-    r"zarr\.json|\.zgroup|\.zarray|\.zattrs|\.zmetadata"  # Zarr v3 and v2
-    r"|METADATA\.ome\.xml|frames\.jsonl"
-    r"|c|\d+([./]\d+)*"  # chunks and shards
-    r"|\..*\.partial|\.DS_Store|Thumbs\.db|desktop\.ini"
-)
+_MARKS: Final = frozenset({_DOCUMENT, ".zgroup", ".zarray"})
+_METADATA: Final = frozenset({*_MARKS, ".zattrs", ".zmetadata"})  # Zarr v3 and v2
+_OF_GROUPS: Final = re.compile(r"METADATA\.ome\.xml|frames\.jsonl|\..*\.partial|\.DS_Store|Thumbs\.db|desktop\.ini")
+# chunks and shards, and what a library leaves behind when it is killed while it writes one
+_OF_ARRAYS: Final = re.compile(r"(c|\d+(\.\d+)*)(\.__lock|\.[0-9a-f]+\.partial)?")
 
 
 class DatasetFolder:
@@ -34,6 +33,7 @@ class DatasetFolder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._made = False
         self._replaced: Path | None = None
 
     def check(self, *, overwrite: bool) -> None:
@@ -54,11 +54,10 @@ class DatasetFolder:
             raise DestinationExistsError(
                 f"{self.root} exists and is not a Zarr dataset (not a folder); it is not replaced. Choose another path."
             )
-        entries = {entry.name for entry in self.root.iterdir()}
-        if entries and not entries & _MARKS:
+        if any(self.root.iterdir()) and not any(_zarr_node(self.root, mark) for mark in _MARKS):
             raise DestinationExistsError(
-                f"{self.root} exists and is not a Zarr dataset (no {_DOCUMENT} in it); it is not replaced. Choose "
-                "another path."
+                f"{self.root} exists and is not a Zarr dataset (no {_DOCUMENT} of Zarr in it); it is not replaced. "
+                "Choose another path."
             )
         if foreign := next(_foreign_files(self.root), None):
             raise DestinationExistsError(
@@ -78,38 +77,62 @@ class DatasetFolder:
 
         Raises
         ------
+        DestinationExistsError
+            If something has been made at the path since :meth:`check`.
         WriteError
-            If the folder can't be made or written to.
+            If the folder can't be made or written to. After any error everything is as it was before.
         """
         try:
             if self.root.exists():
-                aside = self.root.with_name(f".{self.root.name}.{secrets.token_hex(4)}.replaced")
-                self.root.rename(aside)
-                self._replaced = aside
-            self.root.mkdir(parents=True)
+                self._replaced = self.root.with_name(f".{self.root.name}.{secrets.token_hex(4)}.replaced")
+                self.root.rename(self._replaced)
+            self._make_root()
             for path in sorted([*groups, *arrays]):
                 (self.root / path).mkdir(parents=True, exist_ok=True)
             # members first: whoever finds the root's document finds everything that it names
             for path, document in sorted({**arrays, **groups}.items(), reverse=True):
                 self.write(path, document)
-        except OSError as error:
+        except BaseException as error:
             self.undo()
-            raise WriteError(
-                f"the dataset can't be made at {self.root}: {error}. Choose a path that can be written to."
-            ) from error
+            if isinstance(error, OSError) and not isinstance(error, DestinationExistsError):
+                raise self.not_made(error) from error
+            raise
+
+    def _make_root(self) -> None:
+        self.root.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.root.mkdir()
+        except FileExistsError as error:
+            raise DestinationExistsError(f"{self.root} has been made by somebody else just now; choose another") from error
+        self._made = True
+
+    def not_made(self, error: OSError) -> WriteError:
+        """Return the error that says that the dataset can't be made."""
+        return WriteError(f"the dataset can't be made at {self.root}: {error}. Choose a path that can be written to.")
 
     def commit(self) -> None:
-        """Delete what was put aside."""
-        if self._replaced is not None:
-            shutil.rmtree(self._replaced)
-            self._replaced = None
+        """Delete what was put aside; warn if that can't be done."""
+        replaced, self._replaced = self._replaced, None
+        if replaced is None:
+            return
+        try:
+            shutil.rmtree(replaced)
+        except OSError as error:
+            warnings.warn(
+                f"the dataset that {self.root} replaces can't be deleted entirely: {error}. What is left of it is in "
+                f"{replaced}.",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def undo(self) -> None:
-        """Delete the new folder and put back what stood there before."""
-        shutil.rmtree(self.root, ignore_errors=True)
-        if self._replaced is not None:
-            self._replaced.rename(self.root)
-            self._replaced = None
+        """Delete the new folder, if it was made, and put back what stood there before."""
+        if self._made:
+            shutil.rmtree(self.root, ignore_errors=True)
+            self._made = False
+        replaced, self._replaced = self._replaced, None
+        if replaced is not None and replaced.exists():
+            replaced.rename(self.root)
 
     def write(self, path: str, document: Mapping[str, Any]) -> None:
         """Replace the document of a group or array in one step: a reader sees the old one or the new one."""
@@ -161,6 +184,25 @@ def encode(document: Mapping[str, Any]) -> str:
 
 
 def _foreign_files(root: Path) -> Iterator[Path]:
-    """Yield the files below a folder that are no part of a Zarr dataset."""
-    for folder, _, files in os.walk(root):
-        yield from (Path(folder, name) for name in files if not _OF_A_DATASET.fullmatch(name))
+    """Yield the files below a folder that are no part of a Zarr dataset; chunks are part of an array only."""
+    in_arrays: set[str] = set()
+    for folder, subfolders, files in os.walk(root):
+        in_array = folder in in_arrays or any(_zarr_node(Path(folder), mark) == "array" for mark in _MARKS & {*files})
+        if in_array:
+            in_arrays.discard(folder)
+            in_arrays.update(os.path.join(folder, name) for name in subfolders)  # noqa: PTH118  as os.walk does
+        for name in files:
+            known = name in _METADATA or _OF_GROUPS.fullmatch(name) or (in_array and _OF_ARRAYS.fullmatch(name))
+            if not known:
+                yield Path(folder, name)
+
+
+def _zarr_node(folder: Path, mark: str) -> str | None:
+    """Return ``"array"`` or ``"group"``, whichever the metadata document of that name says; None if there is none."""
+    try:
+        document = json.loads((folder / mark).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(document, dict) or "zarr_format" not in document:
+        return None
+    return {".zarray": "array", ".zgroup": "group"}.get(mark) or str(document.get("node_type"))

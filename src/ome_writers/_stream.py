@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import concurrent.futures.thread  # noqa: F401  see _close_abandoned_streams
+import threading
 import warnings
 import weakref
 from collections.abc import Iterator, Mapping
@@ -30,7 +32,7 @@ from .engine import (
     Workers,
     plan_memory,
 )
-from .errors import MetadataError, OMEWritersError, UnknownGroupError
+from .errors import MetadataError, OMEWritersError, UnknownGroupError, WriteError
 from .metadata import Plane, array_document, group_document, hierarchy, ome_xml, reserved_namespaces, with_shape
 from .settings import AcquisitionSettings
 
@@ -74,12 +76,13 @@ class OMEStream:
             router=self._router,
             geometry=plan.geometry,
             array_paths=[image.array_path for image in plan.layout.images],
-            pool=BufferPool(memory.buffer_bytes, memory.buffers, settings.buffer),
+            pool=BufferPool(memory.buffer_bytes, memory.buffers, settings.buffer, ready=memory.ready),
             workers=Workers(memory.workers),
             records=self._records,
             on_growth=self._documents.grow,
         )
-        _open_streams.add(self)
+        self._caller = threading.get_ident()  # the thread that appends
+        _close_at_exit(self)
 
     # ---- frames ----------------------------------------------------------------------------------------------------
 
@@ -115,6 +118,7 @@ class OMEStream:
         -----
         After any of the first four the stream is as it was: the next frame lands where this one would have.
         """
+        self._caller = threading.get_ident()
         self._engine.append(frame, frame_metadata)
 
     def skip(self, *, frames: int = 1) -> None:
@@ -137,7 +141,7 @@ class OMEStream:
         self._engine.skip(frames)
 
     def flush(self) -> None:
-        """Wait until every block that is complete is written.
+        """Wait until every block that is complete is written, and so are the records of all frames so far.
 
         Raises
         ------
@@ -145,6 +149,12 @@ class OMEStream:
             As for :meth:`append`.
         """
         self._engine.flush()
+        try:
+            self._records.drain()
+        except OSError as error:
+            raise WriteError(
+                f"the records of frames can't be written: {error}; they are kept for the next try"
+            ) from error
 
     # ---- state -----------------------------------------------------------------------------------------------------
 
@@ -195,15 +205,17 @@ class OMEStream:
     def __del__(self) -> None:
         if "_engine" not in self.__dict__ or self._engine.closed:
             return
-        if self._engine.appended:
-            warnings.warn(
-                f"a stream to {self._folder.root} was dropped without close(); it is closed now, and errors are lost. "
-                "Call close(), or use the stream in a with statement.",
-                UserWarning,
-                stacklevel=2,
-                source=self,
-            )
-        self.close()
+        try:
+            if self._engine.appended:
+                warnings.warn(
+                    f"a stream to {self._folder.root} was dropped without close(); it is closed now, and errors are "
+                    "lost. Call close(), or use the stream in a with statement.",
+                    UserWarning,
+                    stacklevel=2,
+                    source=self,
+                )
+        finally:  # warnings may be errors
+            self.close()
 
     # ---- metadata --------------------------------------------------------------------------------------------------
 
@@ -234,6 +246,8 @@ class OMEStream:
                 raise UnknownGroupError(
                     f"there is no group {path!r} in this dataset; its groups are {', '.join(sorted(self._groups)[:20])}"
                 )
+            if not isinstance(attributes, Mapping):
+                raise MetadataError(f"the attributes of group {path!r} must be a mapping, not {attributes!r:.100}")
             _check_json(attributes, f"the attributes of group {path!r}")
         for path, attributes in metadata.items():
             self._folder.set_attributes(path, attributes)
@@ -281,7 +295,8 @@ class OMEStream:
             path = self._layout.images[array].path or "."
             records = [{**r["metadata"], "storage_index": r["storage_index"]} for r in self._records.of_array(array)]
             attributes = self._folder.attributes(path)
-            ours = {**attributes.get("ome_writers", {}), "version": __version__, "frame_metadata": records}
+            ours = attributes.get("ome_writers")
+            ours = {**(ours if isinstance(ours, dict) else {}), "version": __version__, "frame_metadata": records}
             if len(records) == RECORDS_PER_IMAGE:
                 ours["frame_metadata_file"] = RECORDS_FILE
             self._folder.set_attributes(path, {**attributes, "ome_writers": ours})
@@ -367,24 +382,33 @@ def create_stream(settings: AcquisitionSettings) -> OMEStream:
     if sink_class.capabilities.always_sharded and layout.geometry.shards is None:
         layout = replace(layout, geometry=replace(layout.geometry, shards=layout.geometry.chunks))
     compression = settings.compression or "none"
-    folder = DatasetFolder(Path(settings.output_path).expanduser().absolute())
+    folder = DatasetFolder(_absolute(settings.output_path))
     plan = WritePlan(folder.root, layout, compression, array_document(layout.geometry, compression))
     sink_class.check(plan)
     plan_memory(sink_class, plan, settings.buffer)
     folder.check(overwrite=settings.overwrite)
     groups = {path: group_document(attrs) for path, attrs in hierarchy(settings, layout, version=__version__).items()}
     arrays = {image.array_path: plan.array_document for image in layout.images}
-    folder.create({**groups, _RECORDS_GROUP: group_document({})}, arrays)
     try:
+        folder.create({**groups, _RECORDS_GROUP: group_document({})}, arrays)
         text = ome_xml(settings, layout, counts=tuple(n or 0 for n in layout.geometry.shape))
         if text is not None:
             folder.write_text(_OME_XML, text)
         stream = OMEStream(settings, folder, frozenset(groups), plan, sink_class)
-    except BaseException:
+    except BaseException as error:
         folder.undo()
+        if isinstance(error, OSError) and not isinstance(error, OMEWritersError):
+            raise folder.not_made(error) from error
         raise
     folder.commit()
     return stream
+
+
+def _absolute(path: str) -> Path:
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError:  # a name that begins with "~" and is no user's
+        return Path(path).absolute()
 
 
 def _check_json(value: Mapping[str, Any], what: str) -> None:
@@ -401,8 +425,35 @@ def _number(value: object) -> float | None:
 _open_streams: weakref.WeakSet[OMEStream] = weakref.WeakSet()
 
 
-@atexit.register
+def _close_at_exit(stream: OMEStream) -> None:
+    """Have the stream closed when the interpreter ends, if nobody else does it."""
+    _open_streams.add(stream)
+    # last in, first out: before the library that it writes with, which may be newly imported, ends its own threads
+    atexit.unregister(_close_open_streams)
+    atexit.register(_close_open_streams)
+
+
 def _close_open_streams() -> None:
-    """Write what streams still hold when the interpreter ends without their being closed."""
-    for stream in list(_open_streams):
-        stream.close()
+    """Write what streams still hold; each is closed, whatever becomes of the others."""
+    _close_all(list(_open_streams))
+
+
+def _close_abandoned_streams() -> None:
+    """Write what streams hold that no running thread appends to any more.
+
+    Called when the main thread ends. The threads of ``concurrent.futures``, which zarr-python writes with, still work
+    then, and no longer when functions registered with ``atexit`` are called. Other threads may still run then, too.
+    """
+    running = {thread.ident for thread in threading.enumerate()} - {threading.main_thread().ident}
+    _close_all([stream for stream in _open_streams if stream._caller not in running])  # noqa: SLF001
+
+
+def _close_all(streams: list[OMEStream]) -> None:
+    with ExitStack() as every_one:
+        for stream in streams:
+            every_one.callback(stream.close)
+
+
+# Functions registered here are called last in, first out: this one before that of concurrent.futures, imported above.
+# Python has had it since 3.9 for such uses, without documenting it; without it, streams are closed later.
+getattr(threading, "_register_atexit", atexit.register)(_close_abandoned_streams)

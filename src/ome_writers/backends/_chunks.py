@@ -37,6 +37,24 @@ def stored_chunks(
         yield tuple(slice(int(i) * c, min((int(i) + 1) * c, n)) for i, c, n in zip(cell, chunks, shape, strict=False))
 
 
+def has_black_chunk(block: npt.NDArray[Any], chunks: Sequence[int], stored: npt.NDArray[np.bool_] | None) -> bool:
+    """Tell whether a chunk that is to be stored has pixels of 0 only.
+
+    Parameters
+    ----------
+    block : ndarray
+        The pixels.
+    chunks : sequence of int
+        Extent of a chunk along all axes of the block.
+    stored : ndarray of bool, optional
+        Whether each chunk along the index axes is to be stored; None means all.
+    """
+    suspects = block[tuple(slice(None, None, c) for c in chunks)] == 0  # the first pixel of each chunk
+    if stored is not None:
+        suspects &= stored[..., None, None]
+    return any(not block[cell].any() for cell in stored_chunks(block.shape, chunks, suspects))
+
+
 def virtual_document(document: Any, shape: Sequence[int | None]) -> dict[str, Any]:
     """Return an array's metadata with :data:`UNBOUNDED` as the extent of an unbounded axis."""
     return {**document, "shape": [UNBOUNDED if n is None else n for n in shape]}

@@ -1,14 +1,18 @@
 """Writing with acquire-zarr, frame after frame.
 
-The library makes a stream per array, rooted in the array's own folder: so it writes no group's ``zarr.json``, which
-it would replace on close by documents without metadata. The array's own document is written by it on close; what it
-writes then differs from ours in attributes and in the extent of what was not acquired, and the stream puts ours back.
+The library makes a stream per array and writes documents of its own: to the groups above an array, without our
+metadata, and to the array, in place, so that a reader may find half of one. It is therefore told to write to a folder
+elsewhere, in which only the folder of chunks is that of the array, by a link; its documents are thrown away in the end.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 import time
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import acquire_zarr as az
@@ -33,7 +37,7 @@ _SHUFFLES = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
 
 
 class AcquireZarrSink(FrameSink):
-    """Writes frames with acquire-zarr. Skipped frames are stored as zeros: the library can't leave a chunk out."""
+    """Writes frames with acquire-zarr, which stores no chunk whose pixels are all 0, acquired or not."""
 
     capabilities: ClassVar[Capabilities] = Capabilities(
         name="acquire-zarr",
@@ -63,14 +67,23 @@ class AcquireZarrSink(FrameSink):
         may take. The sink lets the queues hold less: see :meth:`write_frames`.
         """
         frame = plan.geometry.frame_bytes
-        most = int(_settings(plan, 0).get_maximum_memory_usage())
+        most = int(_settings(plan, plan.array_path(0)).get_maximum_memory_usage())
         chunks = max(frame, most - min(_LIBRARY_QUEUE_FRAMES * frame, _LIBRARY_QUEUE_BYTES))
         return len(plan.layout.images) * chunks + max(_QUEUE_BYTES, _QUEUE_FRAMES * frame)
 
     def __init__(self, plan: WritePlan) -> None:
         self._frame_bytes = plan.geometry.frame_bytes
         self._limit = self.memory_needed(plan)
-        self._streams = [az.ZarrStream(_settings(plan, array)) for array in range(len(plan.layout.images))]
+        self._folders = [plan.array_path(array) for array in range(len(plan.layout.images))]
+        self._aside = Path(tempfile.mkdtemp(prefix="ome-writers-"))
+        try:
+            self._streams = [
+                az.ZarrStream(_settings(plan, _linked(folder, self._aside / str(array))))
+                for array, folder in enumerate(self._folders)
+            ]
+        except BaseException:
+            shutil.rmtree(self._aside, ignore_errors=True)
+            raise
 
     def write_frames(self, array: int, frames: Block) -> None:
         """Append frames, which the library copies to its queue; wait while the queues hold too much."""
@@ -86,7 +99,7 @@ class AcquireZarrSink(FrameSink):
         return sum(stream.get_current_memory_usage() for stream in self._streams)
 
     def skip_frames(self, array: int, count: int) -> None:
-        """Leave frames out, which the library stores as zeros."""
+        """Leave frames out, which the library fills with zeros."""
         self._streams[array].skip(count * self._frame_bytes)
 
     def close(self) -> None:
@@ -97,8 +110,24 @@ class AcquireZarrSink(FrameSink):
                 self._streams.pop().close()
             except Exception as error:  # noqa: BLE001  collected, and raised below
                 errors.append(error)
+        shutil.rmtree(self._aside, ignore_errors=True)
+        for folder in self._folders:
+            with suppress(OSError):  # it is not empty
+                (folder / "c").rmdir()
         if errors:
             raise errors[0]
+
+
+def _linked(array: Path, elsewhere: Path) -> Path:
+    """Return a new folder whose chunks are those of an array; the array's own folder where links can't be made."""
+    chunks = array / "c"
+    chunks.mkdir(exist_ok=True)
+    elsewhere.mkdir()
+    try:
+        (elsewhere / "c").symlink_to(chunks, target_is_directory=True)
+    except OSError:  # on Windows without the privilege; the stream puts its document back when the library has closed
+        return array
+    return elsewhere
 
 
 def _stored_axes(plan: WritePlan) -> list[Any]:
@@ -106,7 +135,7 @@ def _stored_axes(plan: WritePlan) -> list[Any]:
     return [axis for axis in plan.layout.axes if axis.storage_axis is not None]
 
 
-def _settings(plan: WritePlan, array: int) -> az.StreamSettings:
+def _settings(plan: WritePlan, folder: Path) -> az.StreamSettings:
     geometry = plan.geometry
     order = [axis.storage_axis for axis in _stored_axes(plan)]
     order += [len(order), len(order) + 1]
@@ -130,7 +159,7 @@ def _settings(plan: WritePlan, array: int) -> az.StreamSettings:
     cores = os.cpu_count() or 1
     return az.StreamSettings(
         arrays=[settings],
-        store_path=str(plan.array_path(array)),
+        store_path=str(folder),
         overwrite=False,
         max_threads=max(1, cores // len(plan.layout.images)),
     )

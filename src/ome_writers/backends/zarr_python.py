@@ -7,7 +7,7 @@ grow without a rewrite for every block.
 from __future__ import annotations
 
 import threading
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,11 @@ from zarr.storage import LocalStore, StorePath
 from ome_writers.abc import Block, BlockSink, Capabilities, WritePlan
 from ome_writers.settings import DTYPES
 
-from ._chunks import region_of, stored_chunks, virtual_document
+from ._chunks import has_black_chunk, region_of, virtual_document
+
+_ZARR_PYTHON: Final = "zarr.core.codec_pipeline.BatchedCodecPipeline"
+_ZARRS: Final = "zarrs.ZarrsCodecPipeline"
+_CONFIGURING: Final = threading.Lock()  # the configuration is one for all streams of the process
 
 
 class ZarrPythonSink(BlockSink):
@@ -30,12 +34,11 @@ class ZarrPythonSink(BlockSink):
         workers=1,
         copies=2.0,  # the encoded chunks, and the shard that they are joined to
     )
-    pipeline: ClassVar[str] = "zarr.core.codec_pipeline.BatchedCodecPipeline"
 
     def __init__(self, plan: WritePlan) -> None:
         self._plan = plan
         self._store = LocalStore(plan.root)
-        self._arrays: dict[tuple[int, bool], Any] = {}
+        self._arrays: dict[tuple[int, str, bool], Any] = {}
         self._lock = threading.Lock()
 
     def write_block(
@@ -47,31 +50,26 @@ class ZarrPythonSink(BlockSink):
         acquired for are left out unless an acquired one is black: then the block is written with all of its chunks,
         and its skipped frames are stored as zeros.
         """
-        black = stored is None or any(
-            not block[cell].any()
-            for cell in stored_chunks(block.shape, self._plan.geometry.chunks, self._planes(stored))
-        )
-        self._open(array, write_empty_chunks=black)[region_of(origin, block.shape[:-2])] = block
-
-    def _planes(self, stored: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-        """Return for each chunk of a block, along the frame axes too, whether it is to be stored."""
-        geometry = self._plan.geometry
-        plane = tuple(-(-n // c) for n, c in zip(geometry.frame_shape, geometry.chunks[-2:], strict=True))
-        return np.broadcast_to(stored[..., None, None], stored.shape + plane)
+        everything = stored is None or has_black_chunk(block, self._plan.geometry.chunks, stored)
+        self._write(array, origin, block, _ZARR_PYTHON, everything=everything)
 
     def close(self) -> None:
         """Let go of all arrays."""
         self._arrays.clear()
 
-    def _open(self, array: int, *, write_empty_chunks: bool) -> Any:
-        key = array, write_empty_chunks
+    def _write(self, array: int, origin: tuple[int, ...], block: Block, pipeline: str, *, everything: bool) -> None:
+        self._open(array, pipeline, write_empty_chunks=everything)[region_of(origin, block.shape[:-2])] = block
+
+    def _open(self, array: int, pipeline: str, *, write_empty_chunks: bool) -> Any:
+        key = array, pipeline, write_empty_chunks
         with self._lock:
             if key not in self._arrays:
                 path = StorePath(self._store, self._plan.layout.images[array].array_path)
                 document = virtual_document(self._plan.array_document, self._plan.geometry.shape)
                 # the library takes both from its global configuration when an array is opened
-                with zarr.config.set(
-                    {"codec_pipeline.path": self.pipeline, "array.write_empty_chunks": write_empty_chunks}
+                with (
+                    _CONFIGURING,
+                    zarr.config.set({"codec_pipeline.path": pipeline, "array.write_empty_chunks": write_empty_chunks}),
                 ):
                     self._arrays[key] = zarr.Array.from_dict(path, document)
             return self._arrays[key]
@@ -85,6 +83,18 @@ class ZarrsSink(ZarrPythonSink):
         dtypes=frozenset(DTYPES),
         compressions=frozenset({"none", "zstd", "blosc-zstd", "blosc-lz4"}),
         workers=1,
-        copies=1.0,
+        copies=2.0,  # of a block with a black chunk; else one
     )
-    pipeline: ClassVar[str] = "zarrs.ZarrsCodecPipeline"
+
+    def write_block(
+        self, array: int, origin: tuple[int, ...], block: Block, stored: npt.NDArray[np.bool_] | None
+    ) -> None:
+        """Write one block; returns when it is in the file.
+
+        zarrs leaves out chunks of zeros only, also when it is told to write them (version 0.2.3). So a block with an
+        acquired chunk that is black is written by zarr-python's own codecs, with all of its chunks.
+        """
+        if has_black_chunk(block, self._plan.geometry.chunks, stored):
+            self._write(array, origin, block, _ZARR_PYTHON, everything=True)
+        else:
+            self._write(array, origin, block, _ZARRS, everything=stored is None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from itertools import groupby
+from operator import mod, sub
 from typing import Any, Protocol
 
 import numpy as np
@@ -122,8 +123,8 @@ class BlockAssembly:
     def place(self, frame: int) -> tuple[Parcel, Index]:
         """Return the block of a frame, opened when this is its first, and the slot in it."""
         array, index = self._router.locate(frame)
-        slot = tuple([i % e for i, e in zip(index, self._extent, strict=True)])
-        origin = tuple([i - s for i, s in zip(index, slot, strict=True)])
+        slot = tuple(map(mod, index, self._extent))
+        origin = tuple(map(sub, index, slot))
         parcel = self._open.get((array, origin))
         if parcel is None:
             extent = tuple(
@@ -203,31 +204,36 @@ class BatchAssembly:
         self._router = router
         self._size = size
         self._batch: Parcel | None = None
+        self._next: Parcel | None = None  # placed, but no frame of it is counted yet
 
     def place(self, frame: int) -> tuple[Parcel, Index]:
         """Return the batch that the frame continues, or a new one, and the slot in it."""
         array, _ = self._router.locate(frame)
         batch = self._batch
         if batch is None or batch.array != array:
-            return Parcel(array, (frame,), (self._size,)), (0,)
+            if self._next is None or self._next.origin != (frame,):
+                self._next = Parcel(array, (frame,), (self._size,))
+            return self._next, (0,)
         return batch, (frame - batch.origin[0],)
 
     def mark(self, parcel: Parcel, slot: Index, *, stored: bool) -> Iterable[Parcel]:
         """Count a frame; a batch is ready when it is full, or when a frame begins another one."""
-        ready = []
-        if parcel is not self._batch:
-            ready = self.rest()
-            self._batch = parcel
         parcel.stored[slot] = stored
         parcel.remaining -= 1
+        before = self._batch
+        if parcel is not before:
+            self._batch, self._next = parcel, None
+        ready = [] if before is None or parcel is before else [before]
         if not parcel.remaining:
-            ready += self.rest()
+            self._batch = None
+            ready.append(parcel)
         return ready
 
     def rest(self) -> list[Parcel]:
         """Give up the batch that is not full."""
-        batch, self._batch = self._batch, None
-        return [] if batch is None else [batch]
+        parcels = [parcel for parcel in (self._batch, self._next) if parcel is not None]
+        self._batch = self._next = None
+        return parcels
 
     def write(self, parcel: Parcel) -> None:
         """Hand the frames of a batch to the sink, and leave out those that were skipped."""

@@ -76,8 +76,9 @@ class Engine:
     records : RecordLog
         Where per-frame metadata goes.
     on_growth : callable
-        Called from a worker, at most about once a second, when arrays of an unbounded acquisition have grown, with
-        {number of the array: extent of its unbounded axis that is written}.
+        Called when arrays of an unbounded acquisition have grown, with {number of the array: extent of its unbounded
+        axis that is written}; at most about once a second from a worker, and from :meth:`flush`. Calls never overlap,
+        and an array's extent never falls.
     """
 
     def __init__(
@@ -110,8 +111,10 @@ class Engine:
         # of the workers' side
         self._state = threading.Lock()
         self._written = 0
-        self._grown: dict[int, int] = {}
+        self._extents: dict[int, int] = {}  # of the unbounded axis, by array
+        self._grown: set[int] = set()  # arrays that have grown since the last announcement
         self._announced = time.perf_counter()
+        self._announcing = threading.Lock()
         self._failure: tuple[BaseException, str] | None = None  # the first one, and the array's path
         self._lost: list[int] = []
 
@@ -142,11 +145,15 @@ class Engine:
             if parcel.pixels is None:
                 parcel.attach(self._pool.acquire(self._raise_if_failed), self._geometry)
             parcel.pixels[slot] = pixels  # type: ignore[index]
-            if text is not None:
-                self._records.add(number, *self._router.locate(number), text)
-            self._frames = number + 1
-            for ready in self._assembly.mark(parcel, slot, stored=True):
-                self._submit(ready)
+            try:
+                if text is not None:
+                    self._records.add(number, *self._router.locate(number), text)
+                self._frames = number + 1
+                for ready in self._assembly.mark(parcel, slot, stored=True):
+                    self._submit(ready)
+            except BaseException as error:  # Ctrl-C: nobody knows how far this frame got
+                self._fail(error, parcel, [number])
+                raise
 
     def skip(self, frames: int) -> None:
         """Leave out frames; see ``OMEStream.skip``."""
@@ -157,18 +164,23 @@ class Engine:
             self._check_room(int(frames))
             for _ in range(frames):
                 parcel, slot = self._assembly.place(self._frames)
-                self._frames += 1
-                self._skipped += 1
-                for ready in self._assembly.mark(parcel, slot, stored=False):
-                    self._submit(ready)
+                try:
+                    self._frames += 1
+                    self._skipped += 1
+                    for ready in self._assembly.mark(parcel, slot, stored=False):
+                        self._submit(ready)
+                except BaseException as error:  # as in append
+                    self._fail(error, parcel)
+                    raise
 
     def flush(self) -> None:
-        """Wait until everything that can be written now is written."""
+        """Wait until everything that can be written now is written, and announce it."""
         with self._lock:
             self._raise_if_unusable()
             if self._assembly.in_order:
                 self._submit_all(self._assembly.rest())
             self._workers.wait()
+            self._finish(self._announce)
             self._raise_if_failed()
 
     def close(self, finish: Callable[[], None]) -> None:
@@ -222,57 +234,68 @@ class Engine:
             self._submit(parcel)
 
     def _submit(self, parcel: Parcel) -> None:
+        if parcel.pixels is None and not self._assembly.in_order:
+            return  # all of it was skipped
         self._workers.submit(lambda: self._write(parcel))
 
     # ---- in a worker -----------------------------------------------------------------------------------------------
 
     def _write(self, parcel: Parcel) -> None:
-        held = int(parcel.stored.sum())
         try:
             if self._failure is not None and self._assembly.in_order:
-                self._lose(parcel)
+                self._fail(self._failure[0], parcel, self._assembly.frame_numbers(parcel))
                 return
             self._records.drain()
             self._assembly.write(parcel)
-            with self._state:
-                self._written += held
-            if (axis := self._geometry.unbounded_axis) is not None:
-                self._grow(parcel, axis)
         except BaseException as error:  # noqa: BLE001  a thread's edge: it is raised in the caller's thread
-            self._lose(parcel, error)
+            self._fail(error, parcel, self._assembly.frame_numbers(parcel))
+        else:
+            self._count(parcel)
         finally:
             buffer = parcel.detach()
             if buffer is not None:
                 self._pool.release(buffer)
 
-    def _lose(self, parcel: Parcel, error: BaseException | None = None) -> None:
-        numbers = self._assembly.frame_numbers(parcel)
+    def _count(self, parcel: Parcel) -> None:
+        """Count a parcel that is written, and announce from time to time how far the arrays have grown."""
+        axis = self._geometry.unbounded_axis
+        reach = None if axis is None else self._assembly.reach(parcel, axis)
         with self._state:
-            self._lost += numbers
-            if error is not None and self._failure is None:
-                self._failure = error, self._paths[parcel.array]
-
-    def _grow(self, parcel: Parcel, axis: int) -> None:
-        """Announce from time to time how far the arrays of an unbounded acquisition are written."""
-        reach = self._assembly.reach(parcel, axis)
-        with self._state:
-            self._grown[parcel.array] = max(reach, self._grown.get(parcel.array, 0))
-            now = time.perf_counter()
-            if now - self._announced < _GROWTH_SECONDS:
+            self._written += int(parcel.stored.sum())
+            if reach is None or reach <= self._extents.get(parcel.array, 0):
                 return
-            self._announced = now
-            grown, self._grown = self._grown, {}
-        self._on_growth(grown)
+            self._extents[parcel.array] = reach
+            self._grown.add(parcel.array)
+            if time.perf_counter() - self._announced < _GROWTH_SECONDS:
+                return
+        try:
+            self._announce()
+        except BaseException as error:  # noqa: BLE001  a thread's edge
+            self._fail(error, parcel)
+
+    def _announce(self) -> None:
+        with self._announcing:
+            with self._state:
+                grown = {array: self._extents[array] for array in sorted(self._grown)}
+                self._grown.clear()
+                self._announced = time.perf_counter()
+            if grown:
+                self._on_growth(grown)
 
     # ---- errors ----------------------------------------------------------------------------------------------------
+
+    def _fail(self, error: BaseException, parcel: Parcel | None, lost: Iterable[int] = ()) -> None:
+        """Keep the first error, to be raised from now on, and the frames that are lost with any."""
+        with self._state:
+            self._lost += lost
+            if self._failure is None:
+                self._failure = error, "" if parcel is None else self._paths[parcel.array]
 
     def _finish(self, step: Callable[[], None]) -> None:
         try:
             step()
-        except Exception as error:  # noqa: BLE001  raised by close, after everything was released
-            with self._state:
-                if self._failure is None:
-                    self._failure = error, ""
+        except Exception as error:  # noqa: BLE001  raised by the caller, after everything was tried
+            self._fail(error, None)
 
     def _raise_if_unusable(self) -> None:
         if self._closing:

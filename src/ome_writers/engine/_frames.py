@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ome_writers.errors import FrameError, MetadataError
+from ome_writers.settings import DTYPES
 
 Frame = npt.NDArray[Any]
 
@@ -20,8 +21,8 @@ def as_frame(frame: object, shape: tuple[int, int], dtype: np.dtype[Any]) -> Fra
     Parameters
     ----------
     frame : array_like, shape (height, width)
-        Any memory order and byte order; a dtype whose every value the stream's dtype can hold. Of plain sequences the
-        values must fit.
+        Any memory order and byte order; a dtype whose every value the stream's dtype can hold. Of lists and tuples
+        the values must fit.
     shape : tuple of int
         Height and width that the settings declare.
     dtype : numpy.dtype
@@ -49,13 +50,16 @@ def as_frame(frame: object, shape: tuple[int, int], dtype: np.dtype[Any]) -> Fra
             + ("" if array.ndim == 2 else f"; a frame has 2 dimensions, not {array.ndim}")
             + ". Append one frame of that shape at a time."
         )
-    if array.dtype == dtype or _holds_all_values(array.dtype, dtype):
-        return array
-    if not hasattr(frame, "dtype") and _values_fit(array, dtype):
+    if isinstance(frame, list | tuple):
+        lossless = _values_fit(frame, array, dtype)
+    else:
+        lossless = array.dtype == dtype or _holds_all_values(array.dtype, dtype)
+    if lossless:
         return array
     raise FrameError(
         f"the frame has dtype {array.dtype}, which {dtype} can't hold without loss; convert it with "
-        f".astype({dtype.name!r}) if that is meant, or declare dtype {array.dtype.name!r} in the settings"
+        f".astype({dtype.name!r}) if that is meant"
+        + (f", or declare dtype {array.dtype.name!r} in the settings" if array.dtype.name in DTYPES else "")
     )
 
 
@@ -66,11 +70,15 @@ def _holds_all_values(given: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
     return given.kind in "biuf" and bool(np.can_cast(given, wanted, "safe"))
 
 
-def _values_fit(array: Frame, dtype: np.dtype[Any]) -> bool:
+def _values_fit(frame: Sequence[Any], array: Frame, dtype: np.dtype[Any]) -> bool:
+    """Tell whether a dtype holds the values of a plain sequence, of which an array was made."""
     if array.dtype.kind not in "biuf":
         return False
     with np.errstate(all="ignore"):
-        return bool(np.array_equal(array, array.astype(dtype), equal_nan=array.dtype.kind == "f"))
+        stored = array.astype(dtype)
+    # Python compares integers with floats exactly; numpy makes floats of both, here and in the array
+    given = np.asarray(frame, object).ravel().tolist()
+    return all(g == s or (g != g and s != s) for g, s in zip(given, stored.ravel().tolist(), strict=True))
 
 
 def encode_metadata(metadata: Mapping[str, Any] | None) -> str | None:
@@ -83,23 +91,37 @@ def encode_metadata(metadata: Mapping[str, Any] | None) -> str | None:
     MetadataError
         If it is not a mapping with text keys, or has a value that JSON has no form for (also NaN and infinity).
     """
-    if not metadata:
-        if metadata is None or isinstance(metadata, Mapping):
-            return None
-        raise MetadataError(f"frame_metadata must be a mapping, not {type(metadata).__name__}")
+    if metadata is None:
+        return None
     if not isinstance(metadata, Mapping):
-        raise MetadataError(f"frame_metadata must be a mapping, not {type(metadata).__name__}")
-    if odd := [key for key in metadata if not isinstance(key, str)]:
-        raise MetadataError(f"the keys of frame_metadata must be text; {odd[0]!r} is not")
+        raise MetadataError(
+            f"frame_metadata must be a mapping, not {type(metadata).__name__}. The frame was not taken."
+        )
+    if not metadata:
+        return None
+    plain = dict(metadata)
     try:
-        text = json.dumps(dict(metadata), default=_plain, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        _check_keys(plain)
+        text = json.dumps(plain, default=_plain, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
         text.encode("utf-8")
     except (TypeError, ValueError, RecursionError) as error:
         raise MetadataError(
             f"frame_metadata can't be written as JSON: {error}. Give numbers (no NaN or infinity), texts, lists and "
-            "mappings only. The frame was not taken."
+            "mappings with texts as keys only. The frame was not taken."
         ) from error
     return text
+
+
+def _check_keys(value: dict[Any, Any] | list[Any] | tuple[Any, ...]) -> None:
+    """Raise TypeError for keys that are not text (json would write numbers as texts, and two keys may become one)."""
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                raise TypeError(f"the key {key!r} is a {type(key).__name__}, not a text")
+        value = [*value.values()]
+    for item in value:
+        if isinstance(item, dict | list | tuple):
+            _check_keys(item)
 
 
 def _plain(value: object) -> object:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from ome_writers._layout import Layout
@@ -13,6 +13,9 @@ from ome_writers.settings import BufferSettings
 
 _BATCH_BYTES: Final = 1 << 20
 """Frames smaller than this are handed to a frame sink several at a time."""
+
+_READY_BYTES: Final = 1 << 28
+"""Memory that is made ready before the first frame, unless the acquisition is smaller or needs more."""
 
 _MIN_BATCHES: Final = 2  # one that is filled while another is written
 
@@ -29,6 +32,8 @@ class MemoryPlan:
         Size of the buffer of one parcel.
     buffers : int
         The most buffers in use at once.
+    ready : int
+        How many of them to make before the first frame.
     workers : int
         Threads that write.
     """
@@ -36,6 +41,7 @@ class MemoryPlan:
     extent: tuple[int, ...]
     buffer_bytes: int
     buffers: int
+    ready: int
     workers: int
 
 
@@ -44,7 +50,7 @@ def plan_memory(sink: type[Sink], plan: WritePlan, settings: BufferSettings) -> 
 
     What a library takes for itself while it writes (:attr:`Capabilities.copies` of every block in its hands, and
     :meth:`Sink.memory_needed`) counts as used. The rest holds open blocks and blocks that wait; when it can't hold
-    the open ones, fewer workers are tried.
+    the open ones and one for each worker, fewer workers are used.
 
     Raises
     ------
@@ -56,23 +62,23 @@ def plan_memory(sink: type[Sink], plan: WritePlan, settings: BufferSettings) -> 
     if issubclass(sink, BlockSink):
         extent = geometry.index_extent(caps.block)
         needed = layout.open_blocks(extent)
+        parcels = layout.block_count(extent)
         workers = settings.workers or caps.workers
         reason = layout.explain_open_blocks(extent)
     else:
         extent = (max(1, _BATCH_BYTES // geometry.frame_bytes),)
         needed, workers = _MIN_BATCHES, 1
+        parcels = layout.block_count((1,) * len(geometry.shape[:-2]))
         reason = f"{_MIN_BATCHES} batches of frames are in use at a time"
     parcel_bytes = math.prod(extent) * geometry.frame_bytes
     fixed = sink.memory_needed(plan)
-    result = MemoryPlan(extent, parcel_bytes, 0, workers)
-    while True:
-        taken = fixed + math.ceil(caps.copies * parcel_bytes) * result.workers
-        result = replace(result, buffers=max(0, settings.max_bytes - taken) // parcel_bytes)
-        if result.buffers >= needed:
-            return result
-        if result.workers == 1:
-            break
-        result = replace(result, workers=result.workers - 1)
+    for count in range(workers, 0, -1):
+        taken = fixed + math.ceil(caps.copies * parcel_bytes) * count
+        buffers = max(0, settings.max_bytes - taken) // parcel_bytes
+        # every worker should have a block in its hands while the open ones are filled; one worker makes do with less
+        if buffers >= needed + (count if count > 1 else 0):
+            ready = min(buffers, max(needed + count, _READY_BYTES // parcel_bytes))
+            return MemoryPlan(extent, parcel_bytes, buffers, ready if parcels is None else min(ready, parcels), count)
     raise BufferTooSmallError(_explain(layout, caps.name, reason, needed, parcel_bytes, taken, settings.max_bytes))
 
 

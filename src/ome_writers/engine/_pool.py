@@ -30,6 +30,9 @@ class BufferPool:
         The most buffers that may be in use at once.
     settings : BufferSettings
         What to do when all are in use.
+    ready : int
+        How many buffers are made at once, their memory touched: the first use of a page costs far more than the next,
+        and a camera would feel it. The others are made when they are needed.
 
     Attributes
     ----------
@@ -39,14 +42,17 @@ class BufferPool:
         How long callers have waited for a buffer in all.
     """
 
-    def __init__(self, buffer_bytes: int, limit: int, settings: BufferSettings) -> None:
+    def __init__(self, buffer_bytes: int, limit: int, settings: BufferSettings, *, ready: int = 0) -> None:
         self.buffer_bytes = buffer_bytes
         self.limit = limit
         self.used = 0
         self.most_used = 0
         self.stalled_seconds = 0.0
         self._settings = settings
-        self._free: list[Buffer] = []  # last in, first out: memory that was touched last is warm
+        # zeros() would leave the pages to be mapped at their first use
+        self._free: list[Buffer] = [
+            np.full(buffer_bytes, 0, np.uint8) for _ in range(min(ready, limit))
+        ]  # last in, first out: memory that was touched last is warm
         self._freed = threading.Condition()
 
     def acquire(self, raise_if_failed: Callable[[], Any]) -> Buffer:
@@ -108,5 +114,6 @@ class BufferPool:
                     )
                 left = _POLL_SECONDS if timeout is None else timeout - (time.perf_counter() - start)
                 self._freed.wait(min(_POLL_SECONDS, max(left, 0.001)))
+            raise_if_failed()
         finally:
             self.stalled_seconds += time.perf_counter() - start

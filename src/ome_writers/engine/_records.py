@@ -15,6 +15,7 @@ import json
 import threading
 from array import array
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -40,10 +41,11 @@ class RecordLog:
         self._path = path
         self._images = [json.dumps(image, ensure_ascii=False) for image in images]
         self._waiting: list[tuple[int, bytes]] = []
+        self._taking = threading.Lock()  # of the waiting records; held for moments only
         self._file: IO[bytes] | None = None
         self._size = 0
         self._offsets: dict[int, array[int]] = {}  # where the first records of each image stand in the file
-        self._lock = threading.Lock()
+        self._writing = threading.Lock()  # of the file
 
     def add(self, frame: int, array_number: int, index: Sequence[int], metadata: str) -> None:
         """Take a record; it stands in the file after the next :meth:`drain`.
@@ -63,19 +65,28 @@ class RecordLog:
             f'{{"frame":{frame},"image":{self._images[array_number]},'
             f'"storage_index":[{",".join(map(str, index))}],"metadata":{metadata}}}\n'
         )
-        self._waiting.append((array_number, line.encode()))
+        with self._taking:
+            self._waiting.append((array_number, line.encode()))
 
     def drain(self) -> None:
-        """Write all records taken so far to the file; any thread may call this."""
+        """Write all records taken so far to the file; any thread may call this.
+
+        Raises
+        ------
+        OSError
+            If they can't be written; they are kept for the next call, and the file ends with a whole record.
+        """
         if not self._waiting:
             return
-        with self._lock:
-            waiting, self._waiting = self._waiting, []
-            if self._file is None:
-                self._file = self._path.open("ab", buffering=0)
-            text = b"".join(line for _, line in waiting)
-            while text:
-                text = text[self._file.write(text) :]
+        with self._writing:
+            with self._taking:
+                waiting, self._waiting = self._waiting, []
+            try:
+                self._write(b"".join(line for _, line in waiting))
+            except BaseException:
+                with self._taking:
+                    self._waiting = waiting + self._waiting
+                raise
             for array_number, line in waiting:
                 offsets = self._offsets.setdefault(array_number, array("Q"))
                 if len(offsets) < RECORDS_PER_IMAGE:
@@ -89,6 +100,18 @@ class RecordLog:
         finally:
             if self._file is not None:
                 self._file.close()
+
+    def _write(self, text: bytes) -> None:
+        if self._file is None:
+            self._file = self._path.open("ab", buffering=0)
+        left = memoryview(text)
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except BaseException:
+            with suppress(OSError):
+                self._file.truncate(self._size)
+            raise
 
     def arrays(self) -> list[int]:
         """Return the numbers of the arrays that have records."""

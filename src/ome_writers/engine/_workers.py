@@ -34,14 +34,14 @@ class Workers:
 
     def submit(self, task: Callable[[], None]) -> None:
         """Queue a task."""
-        with self._done:
+        with self._done:  # in this order: Ctrl-C in between must not leave a task to wait for that was never queued
+            self._tasks.put(task)
             self._pending += 1
-        self._tasks.put(task)
 
     def wait(self) -> None:
         """Wait until all tasks submitted so far are done."""
         with self._done:
-            while self._pending:
+            while self._pending > 0:
                 if not all(thread.is_alive() for thread in self._threads):
                     raise OMEWritersError("a writer thread has ended unexpectedly, such as after a fork")
                 self._done.wait(_POLL_SECONDS)

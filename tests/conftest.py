@@ -1,0 +1,46 @@
+"""Fixtures shared by all tests: the backends, a check for leaks, and the profiles of hypothesis."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import psutil
+import pytest
+
+BACKENDS = ("tensorstore", "zarr-python", "zarrs-python", "acquire-zarr")
+
+# "ci" is the default; run "pytest --hypothesis-profile=thorough" before a release
+hypothesis.settings.register_profile("ci", max_examples=40, deadline=None)
+hypothesis.settings.register_profile("thorough", max_examples=500, deadline=None)
+hypothesis.settings.load_profile("ci")
+
+
+@pytest.fixture(params=BACKENDS, scope="module")
+def backend(request: pytest.FixtureRequest) -> str:
+    """Name of a backend; the test runs once for each."""
+    return str(request.param)
+
+
+def _writer_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("ome-writers")}
+
+
+def _open_files(folder: Path) -> set[str]:
+    inside = folder.resolve()
+    return {file.path for file in psutil.Process().open_files() if Path(file.path).is_relative_to(inside)}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_leaks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Fail a test after which threads of this package still run, or files below the temporary folder are open."""
+    folder = tmp_path_factory.getbasetemp()
+    threads, files = _writer_threads(), _open_files(folder)
+    yield
+    if _writer_threads() - threads or _open_files(folder) - files:
+        gc.collect()  # what nobody refers to any more is no leak
+    assert not _writer_threads() - threads, "threads of the writer still run"
+    assert not _open_files(folder) - files, "files below the temporary folder are still open"

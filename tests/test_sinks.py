@@ -1,0 +1,175 @@
+"""Every backend keeps its contract, and the conformance suites notice when one does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ome_writers.abc import BlockSink
+from ome_writers.backends.acquire_zarr import AcquireZarrSink
+from ome_writers.backends.tensorstore import TensorStoreSink
+from ome_writers.backends.zarr_python import ZarrPythonSink, ZarrsSink
+from ome_writers.errors import UnsupportedError
+from ome_writers.testing.conformance import BlockSinkConformance, FrameSinkConformance
+from ome_writers.testing.datasets import Axes, acquisition, check_files, crc32c, make_plan
+from ome_writers.testing.faults import MemoryBlockSink
+
+pytestmark = pytest.mark.timeout(60)
+
+
+class TestTensorStoreSink(BlockSinkConformance):
+    sink_class = TensorStoreSink
+
+
+class TestZarrPythonSink(BlockSinkConformance):
+    sink_class = ZarrPythonSink
+    leaves_out_beside_black = False
+
+
+class TestZarrsSink(BlockSinkConformance):
+    sink_class = ZarrsSink
+    leaves_out_beside_black = False
+
+
+class TestAcquireZarrSink(FrameSinkConformance):
+    sink_class = AcquireZarrSink
+
+    @pytest.mark.parametrize(
+        "axes", [{"c": (2,), "t": (3,)}, {"z": (4,), "c": (2,)}, {"z": (2,), "t": (2,), "c": (2,)}]
+    )
+    def test_an_order_that_the_library_cannot_store_is_refused(self, tmp_path: Path, axes: Axes) -> None:
+        """When the slowest dimension is not first on disk the plan is refused, before anything is made."""
+        settings = acquisition({**axes, "y": (8,), "x": (8,)})
+        slowest = next(iter(axes))
+        with pytest.raises(
+            UnsupportedError, match=f"{slowest!r}.*use another backend, such as 'tensorstore'"
+        ) as caught:
+            make_plan(tmp_path / "data.zarr", AcquireZarrSink, settings)
+        assert caught.value.kind == "unsupported"
+        assert not (tmp_path / "data.zarr").exists()
+
+
+# ---- the suites themselves -----------------------------------------------------------------------------------------
+# ruff: noqa: D102
+
+
+class LooksAtTheBlockLater(TensorStoreSink):
+    def __init__(self, plan: Any) -> None:
+        super().__init__(plan)
+        self._later: list[Any] = []
+
+    def write_block(self, array: int, origin: tuple[int, ...], block: Any, stored: Any) -> None:
+        self._later.append((array, origin, block, stored))
+
+    def close(self) -> None:
+        for arguments in self._later:
+            super().write_block(*arguments)
+        super().close()
+
+
+class LeavesAFileBehind(TensorStoreSink):
+    def close(self) -> None:
+        (self._plan.array_path(0) / "c").mkdir(exist_ok=True)
+        (self._plan.array_path(0) / "c" / "0.partial").touch()
+        super().close()
+
+
+class CutsFilesShort(TensorStoreSink):
+    def close(self) -> None:
+        for file in self._plan.array_path(0).rglob("c/**/*"):
+            if file.is_file():
+                file.write_bytes(file.read_bytes()[:-1])
+        super().close()
+
+
+class StoresEverything(TensorStoreSink):
+    def write_block(self, array: int, origin: tuple[int, ...], block: Any, stored: Any) -> None:
+        super().write_block(array, origin, block, None)
+
+
+class ConfusesArrays(TensorStoreSink):
+    def write_block(self, array: int, origin: tuple[int, ...], block: Any, stored: Any) -> None:
+        super().write_block(0, origin, block, stored)
+
+
+def suite(sink: type[BlockSink]) -> BlockSinkConformance:
+    class Suite(BlockSinkConformance):
+        sink_class = sink
+
+    return Suite()
+
+
+def test_the_suite_notices_a_sink_that_keeps_a_block(tmp_path: Path) -> None:
+    """A sink that looks at the memory of a block after the call fails."""
+    with pytest.raises(AssertionError, match="other pixels"):
+        suite(LooksAtTheBlockLater).test_blocks_in_any_order(tmp_path, "sharded")
+
+
+def test_the_suite_notices_foreign_files(tmp_path: Path) -> None:
+    """A sink that leaves a temporary file fails."""
+    with pytest.raises(AssertionError, match="left behind"):
+        suite(LeavesAFileBehind).test_blocks_in_any_order(tmp_path, "unsharded")
+
+
+def test_the_suite_notices_broken_shards(tmp_path: Path) -> None:
+    """A sink whose shards lack their last byte fails at the checksum."""
+    with pytest.raises(AssertionError, match="checksum"):
+        suite(CutsFilesShort).test_blocks_in_any_order(tmp_path, "sharded")
+
+
+def test_the_suite_notices_chunks_of_skipped_frames(tmp_path: Path) -> None:
+    """A sink that stores chunks that nothing was acquired for fails."""
+    with pytest.raises(AssertionError):
+        suite(StoresEverything).test_chunks_without_an_acquired_frame_are_not_stored(
+            tmp_path, "uneven shards", black=False
+        )
+
+
+def test_the_suite_notices_confused_arrays(tmp_path: Path) -> None:
+    """A sink that writes all arrays to one fails."""
+    with pytest.raises(AssertionError, match="other pixels"):
+        suite(ConfusesArrays).test_several_arrays(tmp_path, "unsharded")
+
+
+def test_the_suite_notices_a_sink_that_stores_nothing(tmp_path: Path) -> None:
+    """A sink that writes no files fails."""
+    with pytest.raises(AssertionError, match="other pixels"):
+        suite(MemoryBlockSink).test_a_single_frame(tmp_path)
+
+
+class ForgetsSkips(AcquireZarrSink):
+    def skip_frames(self, array: int, count: int) -> None:
+        pass
+
+
+def test_the_suite_notices_forgotten_skips(tmp_path: Path) -> None:
+    """A frame sink after whose skips frames land in the wrong place fails."""
+
+    class Suite(FrameSinkConformance):
+        sink_class = ForgetsSkips
+
+    with pytest.raises(AssertionError, match="other pixels"):
+        Suite().test_skipped_frames_read_as_0(tmp_path, "unsharded", (1, 2, 3))
+
+
+def test_the_checksum_is_that_of_the_specification() -> None:
+    """The check of shard indices knows the values of RFC 3720, appendix B.4."""
+    assert crc32c(bytes(32)) == 0x8A9136AA
+    assert crc32c(b"\xff" * 32) == 0x62A8AB43
+    assert crc32c(bytes(range(32))) == 0x46DD794E
+
+
+def test_the_file_check_reads_an_index(tmp_path: Path) -> None:
+    """A shard whose index points outside of the file is not valid, whatever its checksum says."""
+    plan = make_plan(tmp_path / "data.zarr", TensorStoreSink, acquisition({"t": (2, 1, 2), "y": (4,), "x": (4,)}))
+    index = np.array([[0, 32], [32, 32]], "<u8").tobytes()
+    shard = plan.array_path(0) / "c" / "0" / "0" / "0"
+    shard.parent.mkdir(parents=True)
+    shard.write_bytes(bytes(64) + index + crc32c(index).to_bytes(4, "little"))
+    check_files(plan)
+    shard.write_bytes(bytes(63) + index + crc32c(index).to_bytes(4, "little"))
+    with pytest.raises(AssertionError, match="outside of its data"):
+        check_files(plan)
