@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -36,19 +40,31 @@ def demo(
         path = path.with_suffix(".ome.zarr")
     settings = simulated_settings(str(path), backend, size, overwrite=overwrite)
     start = time.perf_counter()
-    interrupted = False
-    with create_stream(settings) as stream:
-        try:
-            _acquire(stream, frames, console)
-        except KeyboardInterrupt:
-            interrupted = True
+    with _stop_at_interrupt() as stop, create_stream(settings) as stream:
+        _acquire(stream, frames, console, stop)
     seconds = time.perf_counter() - start
-    _report(console, stream, seconds, interrupted=interrupted)
-    if interrupted:
+    _report(console, stream, seconds, interrupted=stop.is_set())
+    if stop.is_set():
         raise typer.Exit(130)  # what shells report for Ctrl-C
 
 
-def _acquire(stream: OMEStream, frames: int, console: Console) -> None:
+@contextmanager
+def _stop_at_interrupt() -> Iterator[threading.Event]:
+    """Yield an event that the first Ctrl-C sets, so that it strikes between two frames; the second one interrupts."""
+    stop = threading.Event()
+
+    def set_once(*_: object) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, previous)
+
+    previous = signal.signal(signal.SIGINT, set_once)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _acquire(stream: OMEStream, frames: int, console: Console, stop: threading.Event) -> None:
     columns = (
         TextColumn("acquiring"),
         BarColumn(),
@@ -62,6 +78,8 @@ def _acquire(stream: OMEStream, frames: int, console: Console) -> None:
         task = progress.add_task("acquiring", total=frames, rate=0.0, fill=0.0)
         start = shown = time.perf_counter()
         for frame in simulate(stream.settings, frames):
+            if stop.is_set():
+                break
             stream.append(frame.pixels, frame_metadata=frame.metadata)
             now = time.perf_counter()
             if now - shown >= _REFRESH_SECONDS:

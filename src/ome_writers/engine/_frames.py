@@ -51,10 +51,9 @@ def as_frame(frame: object, shape: tuple[int, int], dtype: np.dtype[Any]) -> Fra
             + ". Append one frame of that shape at a time."
         )
     if isinstance(frame, list | tuple):
-        lossless = _values_fit(frame, array, dtype)
-    else:
-        lossless = array.dtype == dtype or _holds_all_values(array.dtype, dtype)
-    if lossless:
+        if (converted := _converted(frame, dtype)) is not None:
+            return converted
+    elif array.dtype == dtype or _holds_all_values(array.dtype, dtype):
         return array
     raise FrameError(
         f"the frame has dtype {array.dtype}, which {dtype} can't hold without loss; convert it with "
@@ -70,15 +69,17 @@ def _holds_all_values(given: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
     return given.kind in "biuf" and bool(np.can_cast(given, wanted, "safe"))
 
 
-def _values_fit(frame: Sequence[Any], array: Frame, dtype: np.dtype[Any]) -> bool:
-    """Tell whether a dtype holds the values of a plain sequence, of which an array was made."""
-    if array.dtype.kind not in "biuf":
-        return False
-    with np.errstate(all="ignore"):
-        stored = array.astype(dtype)
-    # Python compares integers with floats exactly; numpy makes floats of both, here and in the array
-    given = np.asarray(frame, object).ravel().tolist()
-    return all(g == s or (g != g and s != s) for g, s in zip(given, stored.ravel().tolist(), strict=True))
+def _converted(frame: Sequence[Any], dtype: np.dtype[Any]) -> Frame | None:
+    """Return a plain sequence as an array of a dtype; None if it does not hold each value exactly."""
+    # as Python's numbers: numpy would make floats of some integers, and compare as floats
+    given = np.asarray(frame, object)
+    try:
+        with np.errstate(all="ignore"):
+            converted = given.astype(dtype)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    pairs = zip(given.ravel().tolist(), converted.ravel().tolist(), strict=True)
+    return converted if all(g == c or (g != g and c != c) for g, c in pairs) else None
 
 
 def encode_metadata(metadata: Mapping[str, Any] | None) -> str | None:

@@ -14,8 +14,11 @@ from ome_writers.settings import BufferSettings
 _BATCH_BYTES: Final = 1 << 20
 """Frames smaller than this are handed to a frame sink several at a time."""
 
-_READY_BYTES: Final = 1 << 28
+_READY_BYTES: Final = 1 << 26
 """Memory that is made ready before the first frame, unless the acquisition is smaller or needs more."""
+
+_READY_BUFFERS: Final = 4096
+"""The most buffers that are made ready: of small frames a second would be spent on making millions."""
 
 _MIN_BATCHES: Final = 2  # one that is filled while another is written
 
@@ -77,7 +80,7 @@ def plan_memory(sink: type[Sink], plan: WritePlan, settings: BufferSettings) -> 
         buffers = max(0, settings.max_bytes - taken) // parcel_bytes
         # every worker should have a block in its hands while the open ones are filled; one worker makes do with less
         if buffers >= needed + (count if count > 1 else 0):
-            ready = min(buffers, max(needed + count, _READY_BYTES // parcel_bytes))
+            ready = min(buffers, _READY_BUFFERS, max(needed + count, _READY_BYTES // parcel_bytes))
             return MemoryPlan(extent, parcel_bytes, buffers, ready if parcels is None else min(ready, parcels), count)
     raise BufferTooSmallError(_explain(layout, caps.name, reason, needed, parcel_bytes, taken, settings.max_bytes))
 
