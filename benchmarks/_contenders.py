@@ -24,8 +24,8 @@ from ._workloads import Frames, Workload
 Timing: TypeAlias = tuple[float, list[float]]
 Contender: TypeAlias = Callable[[Workload, Frames, Path], Timing]
 
-STREAM_BYTES = 1 << 29
-"""What streams may use as buffer."""
+STREAM_BYTES = ome_writers.BufferSettings().max_bytes
+"""What streams may use as buffer: what they use unless told otherwise."""
 
 
 def stream(backend: str) -> Contender:

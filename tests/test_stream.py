@@ -640,6 +640,51 @@ def test_interpreter_that_ends_writes_what_is_held(tmp_path: Path, backend: str,
             validate(ended.root)
 
 
+LATE_PROGRAM = """
+import sys, threading
+import numpy as np
+from ome_writers import AcquisitionSettings, create_stream, dims_from_standard_axes
+
+dims = dims_from_standard_axes({"t": 4, "y": 6, "x": 10})
+settings = AcquisitionSettings(root_path=sys.argv[1], dimensions=dims, dtype="uint16", format=sys.argv[2])
+frames = np.load(sys.argv[3])
+
+def acquire():
+    with create_stream(settings) as stream:
+        stream.append(frames[0])
+        stream.flush()
+        started.set()
+        threading.main_thread().join()
+        for frame in frames[1:]:
+            stream.append(frame)
+
+started = threading.Event()
+threading.Thread(target=acquire).start()
+started.wait()
+"""
+
+
+def test_thread_that_outlives_the_main_one_goes_on(tmp_path: Path, backend: str) -> None:
+    """A thread that still acquires when the main one ends keeps its stream; if the library can't, it gets the error."""
+    np.save(tmp_path / "frames.npy", FRAMES[:4])
+    root = tmp_path / "a.ome.zarr"
+    ended = subprocess.run(
+        [sys.executable, "-c", LATE_PROGRAM, root, backend, tmp_path / "frames.npy"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    validate(root)
+    if "zarr-python" in backend or "zarrs" in backend:  # the pools of concurrent.futures end with the main thread
+        assert "WriteError" in ended.stderr
+        assert "Frames not on disk: 1 to 3" in ended.stderr
+        assert np.array_equal(read_images(root)[0][0], FRAMES[0])
+    else:
+        assert not ended.stderr
+        assert_holds(root, [FRAMES[:4]])
+
+
 @pytest.mark.parametrize("how", ["exit", "kill"])
 def test_killed_process_leaves_a_valid_dataset(tmp_path: Path, backend: str, how: str) -> None:
     """A process that is killed leaves complete documents, the records of frames that were flushed, and their pixels."""

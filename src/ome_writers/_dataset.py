@@ -103,7 +103,9 @@ class DatasetFolder:
         try:
             self.root.mkdir()
         except FileExistsError as error:
-            raise DestinationExistsError(f"{self.root} has been made by somebody else just now; choose another") from error
+            raise DestinationExistsError(
+                f"{self.root} has been made by somebody else just now; choose another"
+            ) from error
         self._made = True
 
     def not_made(self, error: OSError) -> WriteError:

@@ -81,7 +81,7 @@ class OMEStream:
             records=self._records,
             on_growth=self._documents.grow,
         )
-        self._caller = threading.get_ident()  # the thread that appends
+        self._caller: int | None = None  # the thread that has appended
         _close_at_exit(self)
 
     # ---- frames ----------------------------------------------------------------------------------------------------
@@ -445,7 +445,7 @@ def _close_abandoned_streams() -> None:
     then, and no longer when functions registered with ``atexit`` are called. Other threads may still run then, too.
     """
     running = {thread.ident for thread in threading.enumerate()} - {threading.main_thread().ident}
-    _close_all([stream for stream in _open_streams if stream._caller not in running])  # noqa: SLF001
+    _close_all([stream for stream in _open_streams if stream._caller not in {None, *running}])  # noqa: SLF001
 
 
 def _close_all(streams: list[OMEStream]) -> None:

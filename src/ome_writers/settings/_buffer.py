@@ -26,7 +26,7 @@ class BufferSettings(Settings):
         Threads that hand blocks to the backend; None lets the backend choose.
     """
 
-    max_bytes: PositiveInt = Field(default=1 << 30)
+    max_bytes: PositiveInt = Field(default=3 << 28)
     on_full: Literal["block", "raise"] = "block"
     timeout: PositiveFloat | None = None
     workers: PositiveInt | None = None
