@@ -124,7 +124,7 @@ def names_of(dimensions: tuple[Dimension, ...]) -> str:
             {"row_names": ["A"], "column_names": ["1"], "name": None},
         ),
         (OmeZarrFormat(), {"name": "ome-zarr", "backend": "auto", "suffix": ".ome.zarr"}),
-        (BufferSettings(), {"max_bytes": 3 << 28, "on_full": "block", "timeout": None, "workers": None}),
+        (BufferSettings(), {"max_bytes": 1 << 30, "on_full": "block", "timeout": None, "workers": None}),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -96,7 +96,7 @@ class StreamClosedError(OMEWritersError, RuntimeError):
 
 
 class BufferFullError(OMEWritersError, TimeoutError):
-    """The buffer is full and the policy says not to wait (longer); the frame was not taken and may be appended again."""
+    """The buffer is full and the settings say not to wait longer; the frame was not taken and may be appended again."""
 
     kind = "buffer-full"
 

@@ -27,7 +27,7 @@ class TensorStoreSink(BlockSink):
         dtypes=frozenset(DTYPES),
         compressions=frozenset({"none", "zstd", "blosc-zstd", "blosc-lz4"}),
         workers=2,
-        copies=1.0,  # the encoded shard
+        copies=2.0,  # measured: the encoded shard, and what the allocator keeps of earlier ones
     )
 
     def __init__(self, plan: WritePlan) -> None:

@@ -14,11 +14,11 @@ from ome_writers.settings import BufferSettings
 _BATCH_BYTES: Final = 1 << 20
 """Frames smaller than this are handed to a frame sink several at a time."""
 
-_READY_BYTES: Final = 1 << 26
-"""Memory that is made ready before the first frame, unless the acquisition is smaller or needs more."""
+_WAITING_SHARE: Final = 4
+"""Parcels that wait for a worker may take this part of the budget: a deeper queue only touches more memory."""
 
-_READY_BUFFERS: Final = 4096
-"""The most buffers that are made ready: of small frames a second would be spent on making millions."""
+_LARGE_BYTES: Final = 1 << 22
+"""Parcels of this size or more are made ready before the first frame, where the first use of so much memory is felt."""
 
 _MIN_BATCHES: Final = 2  # one that is filled while another is written
 
@@ -52,8 +52,8 @@ def plan_memory(sink: type[Sink], plan: WritePlan, settings: BufferSettings) -> 
     """Return how the allowed memory is used for an acquisition.
 
     What a library takes for itself while it writes (:attr:`Capabilities.copies` of every block in its hands, and
-    :meth:`Sink.memory_needed`) counts as used. The rest holds open blocks and blocks that wait; when it can't hold
-    the open ones and one for each worker, fewer workers are used.
+    :meth:`Sink.memory_needed`) counts as used. The rest holds open blocks, one for each worker, and as a quarter of
+    the budget blocks that wait; when it can't hold the open ones and one for each worker, fewer workers are used.
 
     Raises
     ------
@@ -80,7 +80,9 @@ def plan_memory(sink: type[Sink], plan: WritePlan, settings: BufferSettings) -> 
         buffers = max(0, settings.max_bytes - taken) // parcel_bytes
         # every worker should have a block in its hands while the open ones are filled; one worker makes do with less
         if buffers >= needed + (count if count > 1 else 0):
-            ready = min(buffers, _READY_BUFFERS, max(needed + count, _READY_BYTES // parcel_bytes))
+            waiting = max(1, settings.max_bytes // _WAITING_SHARE // parcel_bytes)
+            buffers = min(buffers, needed + count + waiting)
+            ready = buffers if parcel_bytes >= _LARGE_BYTES else min(buffers, needed + count)
             return MemoryPlan(extent, parcel_bytes, buffers, ready if parcels is None else min(ready, parcels), count)
     raise BufferTooSmallError(_explain(layout, caps.name, reason, needed, parcel_bytes, taken, settings.max_bytes))
 

@@ -15,7 +15,8 @@ class BufferSettings(Settings):
     Attributes
     ----------
     max_bytes : int
-        The most that frames in flight and their encoded copies may take, in bytes.
+        The most that frames in flight and their encoded copies may take, in bytes. Up to a quarter of it holds frames
+        that wait for storage, beside those of blocks that are gathered or written.
     on_full : str
         What ``append`` does when no memory is free: ``"block"`` waits, ``"raise"`` raises
         :class:`~ome_writers.errors.BufferFullError`. Frames are never dropped.
@@ -26,7 +27,7 @@ class BufferSettings(Settings):
         Threads that hand blocks to the backend; None lets the backend choose.
     """
 
-    max_bytes: PositiveInt = Field(default=3 << 28)
+    max_bytes: PositiveInt = Field(default=1 << 30)
     on_full: Literal["block", "raise"] = "block"
     timeout: PositiveFloat | None = None
     workers: PositiveInt | None = None
