@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from ._json import plain
 from .errors import DestinationExistsError, UnknownGroupError, WriteError
 
 _DOCUMENT: Final = "zarr.json"
@@ -175,14 +176,14 @@ class DatasetFolder:
 
 
 def encode(document: Mapping[str, Any]) -> str:
-    """Return a document as JSON text.
+    """Return a document as JSON text; NumPy scalars and arrays become numbers and lists.
 
     Raises
     ------
     TypeError, ValueError
         For what JSON has no form for.
     """
-    return json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False)
+    return json.dumps(document, indent=2, default=plain, allow_nan=False, ensure_ascii=False)
 
 
 def _foreign_files(root: Path) -> Iterator[Path]:

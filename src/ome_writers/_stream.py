@@ -32,7 +32,7 @@ from .engine import (
     Workers,
     plan_memory,
 )
-from .errors import MetadataError, OMEWritersError, UnknownGroupError, WriteError
+from .errors import DestinationExistsError, MetadataError, OMEWritersError, UnknownGroupError, WriteError
 from .metadata import Plane, array_document, group_document, hierarchy, ome_xml, reserved_namespaces, with_shape
 from .settings import AcquisitionSettings
 
@@ -386,6 +386,8 @@ def create_stream(settings: AcquisitionSettings) -> OMEStream:
     plan = WritePlan(folder.root, layout, compression, array_document(layout.geometry, compression))
     sink_class.check(plan)
     plan_memory(sink_class, plan, settings.buffer)
+    if any(stream.path == folder.root and not stream.closed for stream in list(_open_streams)):
+        raise DestinationExistsError(f"{folder.root} is being written by another stream; close that one first")
     folder.check(overwrite=settings.overwrite)
     groups = {path: group_document(attrs) for path, attrs in hierarchy(settings, layout, version=__version__).items()}
     arrays = {image.array_path: plan.array_document for image in layout.images}

@@ -35,9 +35,11 @@ def demo(
 
     For example: ome-writers demo cells.ome.zarr --frames 1000 --size 1024 --backend tensorstore
     """
-    console = Console()
+    console = Console(markup=False, highlight=False)  # paths may have brackets
+    if not path.name:
+        raise typer.BadParameter(f"{str(path)!r} has no name; give one such as demo.ome.zarr", param_hint="path")
     if not path.suffix:
-        path = path.with_suffix(".ome.zarr")
+        path = path.with_name(path.name + ".ome.zarr")
     settings = simulated_settings(str(path), backend, size, overwrite=overwrite)
     start = time.perf_counter()
     with _stop_at_interrupt() as stop, create_stream(settings) as stream:

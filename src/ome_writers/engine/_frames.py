@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ome_writers._json import plain
 from ome_writers.errors import FrameError, MetadataError
 from ome_writers.settings import DTYPES
 
@@ -35,6 +36,8 @@ def as_frame(frame: object, shape: tuple[int, int], dtype: np.dtype[Any]) -> Fra
     """
     if type(frame) is np.ndarray and frame.dtype == dtype and frame.shape == shape:
         return frame
+    if np.ma.is_masked(frame):
+        raise FrameError("the frame is a masked array with masked pixels, which can't be stored; fill them first")
     if frame is None:
         raise FrameError(f"the frame is None; append an array of shape {shape} and dtype {dtype}")
     try:
@@ -100,10 +103,15 @@ def encode_metadata(metadata: Mapping[str, Any] | None) -> str | None:
         )
     if not metadata:
         return None
-    plain = dict(metadata)
+    given = dict(metadata)
+    if "storage_index" in given:
+        raise MetadataError(
+            "frame_metadata can't have a key 'storage_index': that is where the frame's index is recorded. Give it "
+            "another name. The frame was not taken."
+        )
     try:
-        _check_keys(plain)
-        text = json.dumps(plain, default=_plain, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        _check_keys(given)
+        text = json.dumps(given, default=plain, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
         text.encode("utf-8")
     except (TypeError, ValueError, RecursionError) as error:
         raise MetadataError(
@@ -123,9 +131,3 @@ def _check_keys(value: dict[Any, Any] | list[Any] | tuple[Any, ...]) -> None:
     for item in value:
         if isinstance(item, dict | list | tuple):
             _check_keys(item)
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    raise TypeError(f"a value of type {type(value).__name__} has no form in JSON")

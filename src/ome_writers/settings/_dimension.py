@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Any, Final, Literal, Self, TypeAlias
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
+import numpy as np
 from pydantic import (
     Field,
     FiniteFloat,
@@ -27,6 +28,10 @@ DimensionType: TypeAlias = Literal["space", "time", "channel", "position", "othe
 _STANDARD_TYPES: Final[dict[str, DimensionType]] = {
     "x": "space", "y": "space", "z": "space", "t": "time", "c": "channel", "p": "position",
 }  # fmt: skip
+
+
+GridExtent: TypeAlias = Annotated[int, Field(gt=0, lt=1 << 31)]
+"""Extent of a chunk, or of a shard in chunks: more than 2^31 - 1 is a slip, and not every library could count it."""
 
 
 class Dimension(Settings):
@@ -62,8 +67,8 @@ class Dimension(Settings):
     unit: Label | None = None
     coords: Coordinates | None = None
     count: PositiveInt | None = None
-    chunk_size: PositiveInt | None = None
-    shard_size_chunks: PositiveInt | None = None
+    chunk_size: GridExtent | None = None
+    shard_size_chunks: GridExtent | None = None
     scale: FiniteFloat | None = Field(default=None, gt=0)
     translation: FiniteFloat | None = None
 
@@ -256,7 +261,8 @@ def dims_from_standard_axes(
         raise ValueError(f"{', '.join(unknown)}: not a standard axis; allowed are {', '.join(allowed)}")
     dimensions = []
     for name, size in sizes.items():
-        steps: dict[str, Any] = {"count": size} if size is None or isinstance(size, int) else {"coords": list(size)}
+        is_count = size is None or isinstance(size, int | np.integer)
+        steps: dict[str, Any] = {"count" if is_count else "coords": size}
         axis = StandardAxis(name)
         dimensions.append(axis.to_dimension(**steps, chunk_size=chunks.get(name), shard_size_chunks=shards.get(name)))
     return dimensions
