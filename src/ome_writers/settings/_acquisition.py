@@ -25,7 +25,15 @@ from ome_writers.errors import SettingsError
 
 from ._axes import split_dimensions
 from ._buffer import BufferSettings
-from ._consistency import dimension_faults, plate_faults, positions_of, storage_index_dimensions, storage_order_faults
+from ._consistency import (
+    MAX_IMAGES,
+    dimension_faults,
+    placement_faults,
+    plate_faults,
+    positions_of,
+    storage_index_dimensions,
+    storage_order_faults,
+)
 from ._coordinates import Position
 from ._dimension import Dimension, PositionDimension
 from ._formats import OmeZarrFormat, format_from_name
@@ -49,6 +57,9 @@ def _as_text(path: Any) -> str:
 def _without_nul(path: str) -> str:
     report([f"root_path {path!r} contains a NUL character, which no file system takes"] if "\0" in path else [])
     return path
+
+
+_FAULTY: Final = "dimensions that do not fit together"
 
 
 class AcquisitionSettings(Settings):
@@ -90,9 +101,10 @@ class AcquisitionSettings(Settings):
 
     @field_validator("dimensions")
     @classmethod
-    def _fit_together(cls, dimensions: tuple[Dimension, ...]) -> tuple[Dimension, ...]:
-        if dimensions:
-            report(dimension_faults(dimensions))
+    def _fit_together(cls, dimensions: tuple[Dimension, ...], info: ValidationInfo) -> tuple[Dimension, ...]:
+        if dimensions and (faults := dimension_faults(dimensions)):
+            info.data[_FAULTY] = dimensions  # for the fields that follow: all faults are reported together
+            report(faults)
         # one class for position dimensions, however they were given, so that a JSON round trip gives equal settings
         return tuple(
             PositionDimension(**dict(d)) if d.type == "position" and not isinstance(d, PositionDimension) else d
@@ -122,12 +134,15 @@ class AcquisitionSettings(Settings):
     @field_validator("storage_order")
     @classmethod
     def _names_every_stored_dimension(cls, order: str | list[str], info: ValidationInfo) -> str | list[str]:
-        report(storage_order_faults(order, info.data.get("dimensions") or ()))
+        report(storage_order_faults(order, info.data.get("dimensions") or info.data.get(_FAULTY, ())))
         return order
 
     @field_validator("plate")
     @classmethod
     def _holds_the_positions(cls, plate: Plate | None, info: ValidationInfo) -> Plate | None:
+        faulty: tuple[Dimension, ...] = info.data.get(_FAULTY, ())
+        if faulty and all((d.count or 1) <= MAX_IMAGES for d in faulty):
+            report(placement_faults(plate, faulty))
         report(plate_faults(plate, info.data.get("dimensions") or ()))
         return plate
 

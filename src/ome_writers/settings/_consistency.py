@@ -160,9 +160,15 @@ def storage_order_faults(order: str | list[str], dimensions: Sequence[Dimension]
 
 
 def plate_faults(plate: Plate | None, dimensions: Sequence[Dimension]) -> list[str]:
-    """Return in what the positions and the plate disagree."""
+    """Return in what the positions and the plate disagree, and which paths on the plate can't be."""
     if not dimensions:
         return []
+    faults = placement_faults(plate, dimensions)
+    return faults if plate is None else faults or _image_path_faults(dimensions, plate=True)
+
+
+def placement_faults(plate: Plate | None, dimensions: Sequence[Dimension]) -> list[str]:
+    """Return in what the positions and the plate disagree."""
     positions = positions_of(dimensions)
     if plate is None:
         placed = [p.name for p in positions if p.plate_row is not None]
@@ -188,4 +194,4 @@ def plate_faults(plate: Plate | None, dimensions: Sequence[Dimension]) -> list[s
             faults.append(
                 f"position name {p.name!r} can't name a field of a well; use letters, digits, '_', '-' and '.'"
             )
-    return faults or _image_path_faults(dimensions, plate=True)
+    return faults

@@ -1,4 +1,4 @@
-"""Faults that a second look at the whole found; each test would have caught its fault."""
+"""Edges that cross the modules: what is refused rather than silently lost, and what is accepted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 import zarr
 from pydantic import ValidationError
 
-from ome_writers import AcquisitionSettings, Dimension, create_stream, dims_from_standard_axes
+from ome_writers import AcquisitionSettings, Dimension, Plate, create_stream, dims_from_standard_axes
 from ome_writers.cli import app
 from ome_writers.errors import DestinationExistsError, FrameError, MetadataError
 
@@ -75,6 +75,29 @@ def test_absurd_chunks_are_refused_by_the_settings() -> None:
         fields: dict[str, Any] = {"name": "t", field: 10**12}
         with pytest.raises(ValidationError, match="less than 2147483648"):
             Dimension(**fields)
+
+
+def test_dimensions_that_do_not_fit_hide_no_other_fault() -> None:
+    """Faults among the dimensions, of the storage order and of the plate are reported together."""
+    sizes = [("t", 2), ("T", 2), ("y", 4), ("x", 4)]
+    with pytest.raises(ValidationError) as caught:
+        AcquisitionSettings(
+            dtype="nope",
+            dimensions=[Dimension(name=name, count=count) for name, count in sizes],
+            storage_order=["q"],
+            plate=Plate.from_standard_wells(6),
+        )
+    assert {fault["loc"][0] for fault in caught.value.errors()} == {"dimensions", "dtype", "storage_order", "plate"}
+
+
+def test_faulty_dimensions_are_not_kept() -> None:
+    """An assignment that fails leaves the settings as they were, and adds nothing to them."""
+    wanted = settings(Path("a.ome.zarr"))
+    before = wanted.model_dump()
+    with pytest.raises(ValidationError):
+        wanted.dimensions = (Dimension(name="t", count=1), *wanted.dimensions)
+    assert wanted.model_dump() == before
+    assert set(wanted.__dict__) == set(AcquisitionSettings.model_fields)
 
 
 @pytest.mark.parametrize("name", ["v[b", "[red]x", "plain"])
