@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: run workloads over contenders, interleaved, and print a table."""
+"""``python -m benchmarks``: run workloads over contenders, interleaved, and print tables."""
 
 from __future__ import annotations
 
@@ -6,77 +6,69 @@ import argparse
 import json
 import os
 import platform
-import statistics
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
-from ._contenders import STREAMS
-from ._measure import Measurement, measure
-from ._workloads import WORKLOADS
+from ._contenders import LOOPS, STREAMS
+from ._measure import measure
+from ._tables import Results, comparison, overhead, picture
+from ._workloads import WORKLOADS, Workload
+
+_AGAINST_LOOPS = ("sharded-raw", "sharded-blosc-lz4")
+"""Workloads that every backend is compared with its own library on, which is handed whole shards."""
 
 
 def _arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--workload", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
-    parser.add_argument("--backend", nargs="+", choices=STREAMS, default=list(STREAMS))
-    parser.add_argument("--runs", type=int, default=3, help="interleaved runs; the table shows medians")
+    parser.add_argument("--backend", nargs="*", choices=STREAMS, default=list(STREAMS), help="of this project")
+    parser.add_argument("--runs", type=int, default=3, help="interleaved runs; tables show medians")
     parser.add_argument("--scale", type=float, default=1.0, help="fraction of the frames")
     parser.add_argument("--side", type=int, help="side of a frame in pixels, for a quick look")
     shm = Path("/dev/shm")  # noqa: S108  a file system in memory, if there is one
     parser.add_argument("--scratch", type=Path, default=shm if shm.is_dir() else Path.cwd(), help="where data goes")
     parser.add_argument("--json", type=Path, help="save all measurements here")
+    parser.add_argument("--plot", type=Path, help="save a picture here (.svg or .png)")
     return parser.parse_args(argv)
+
+
+def _contenders(workload: Workload, backends: list[str]) -> list[str]:
+    """Return who writes a workload."""
+    names = [f"{backend} stream" for backend in backends]
+    if workload.fps is not None:  # a camera that sets the pace: only latency and memory tell
+        return [*names, "tensorstore frames", "acquire-zarr frames"]
+    loops = [name for name in backends if name in LOOPS] if workload.name in _AGAINST_LOOPS else []
+    return [*names, *(f"{library} loop" for library in loops), "tensorstore frames", "acquire-zarr frames", "limit"]
 
 
 def main(argv: list[str]) -> int:
     """Run the benchmarks; return the exit status, 1 when a frame came out wrong."""
     args = _arguments(argv)
-    results: dict[tuple[str, str, str], list[Measurement]] = {}
-    for _ in range(args.runs):
-        for workload_name in args.workload:
-            workload = WORKLOADS[workload_name].scaled(args.scale)
-            workload = workload.shrunk(args.side) if args.side else workload
-            for backend in args.backend:
-                for kind in ("stream", "loop"):
-                    done = measure(kind, backend, workload, args.scratch)
-                    results.setdefault((workload_name, backend, kind), []).append(done)
-    Console(width=120).print(_table(results, args))
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    results: Results = {}
+    workloads = [WORKLOADS[name].scaled(args.scale) for name in args.workload]
+    if args.side:
+        workloads = [workload.shrunk(args.side) for workload in workloads]
+    for run in range(args.runs):
+        for workload in workloads:
+            for contender in _contenders(workload, args.backend):
+                if sys.stderr.isatty():
+                    print(f"\rrun {run + 1}: {workload.name}, {contender:24}", end="\r", file=sys.stderr, flush=True)
+                done = measure(contender, workload, args.scratch)
+                results.setdefault((workload.name, contender), []).append(done)
+    title = f"medians of {args.runs} interleaved runs; {_machine()}"
+    console.print(comparison(results, title))
+    if any(contender in (f"{name} loop" for name in args.backend) for _, contender in results):
+        console.print(overhead(results, args.backend))
     if args.json:
-        rows = [
-            {"workload": w, "backend": b, "kind": k, "runs": [asdict(m) for m in runs]}
-            for (w, b, k), runs in results.items()
-        ]
+        rows = [{"workload": w, "contender": c, "runs": [asdict(m) for m in runs]} for (w, c), runs in results.items()]
         args.json.write_text(json.dumps({"machine": _machine(), "rows": rows}, indent=2))
+    if args.plot:
+        picture(results, args.plot, title)
     return int(any(m.wrong_frames for runs in results.values() for m in runs))
-
-
-def _table(results: dict[tuple[str, str, str], list[Measurement]], args: argparse.Namespace) -> Table:
-    table = Table(title=f"medians of {args.runs} interleaved runs; {_machine()}")
-    for column in ("workload", "backend", "stream GB/s", "loop GB/s", "ratio", "p50 ms", "p99 ms", "max ms", "RSS MB",
-                   "loop RSS MB", "wrong"):  # fmt: skip
-        table.add_column(column, justify="left" if column in ("workload", "backend") else "right")
-    for workload in args.workload:
-        for backend in args.backend:
-            ours, loop = results[workload, backend, "stream"], results[workload, backend, "loop"]
-            ratios = [a.gigabytes_per_second / b.gigabytes_per_second for a, b in zip(ours, loop, strict=True)]
-            table.add_row(
-                workload,
-                backend,
-                *(f"{_median(m, 'gigabytes_per_second'):.2f}" for m in (ours, loop)),
-                f"{statistics.median(ratios):.2f}",
-                *(f"{_median(ours, name):.2f}" for name in ("p50_ms", "p99_ms", "max_ms")),
-                *(f"{_median(m, 'growth_mb'):.0f}" for m in (ours, loop)),
-                str(sum(m.wrong_frames for m in (*ours, *loop))),
-            )
-    return table
-
-
-def _median(runs: list[Measurement], name: str) -> float:
-    return float(statistics.median(getattr(m, name) for m in runs))
 
 
 def _machine() -> str:

@@ -1,15 +1,17 @@
-"""Who writes: this project's backends, and loops that hand a library whole shards.
+"""Who writes: this project's backends, libraries through their own interfaces, and what the machine can do at most.
 
-Each contender is a function of (workload, pixels, path) that writes the workload to ``path`` and returns the seconds
-from the first frame until all is handed to the file system, and those of each call. Opening is not counted. A loop gets
-its shards ready-made: it has no frame to copy, nothing to gather, and its memory has been touched before.
+Each contender is a function of (workload, pixels, path) that writes the workload to ``path`` and returns a
+:class:`Timing`. No side calls fsync, and all use the codec, level and shuffle of the workload's settings.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,75 +23,171 @@ from ome_writers.metadata import array_document
 
 from ._workloads import Frames, Workload
 
-Timing: TypeAlias = tuple[float, list[float]]
+
+@dataclass(slots=True)
+class Timing:
+    """What one contender took.
+
+    Attributes
+    ----------
+    creating : float
+        Seconds before the first frame: making folders and documents, opening the dataset.
+    writing : float
+        Seconds from the first frame until everything is handed to the file system and closed. Where a contender
+        prepares what it writes, which others must do while they write, that time is not in it.
+    calls : list of float
+        Seconds of each call: of a frame, or of a whole shard.
+    """
+
+    creating: float = 0.0
+    writing: float = 0.0
+    calls: list[float] = field(default_factory=list)
+
+
 Contender: TypeAlias = Callable[[Workload, Frames, Path], Timing]
 
-STREAM_BYTES = ome_writers.BufferSettings().max_bytes
-"""What streams may use as buffer: what they use unless told otherwise."""
+
+def _append_frames(workload: Workload, pixels: Frames, append: Callable[[int, Frames], object]) -> list[float]:
+    """Call ``append(position, frame)`` for each frame, at the pace of the camera; return the seconds of each call."""
+    names = [name for name, _ in workload.index]
+    counts = [count for _, count in workload.index]
+    positions = (
+        np.indices(counts)[names.index("p")].ravel().tolist() if "p" in names else [0] * workload.frames
+    )  # fmt: skip
+    count, period = len(pixels), None if workload.fps is None else 1 / workload.fps
+    seconds = []
+    begin = time.perf_counter()
+    for number, position in enumerate(positions):
+        frame = pixels[number % count]
+        if period is not None:
+            time.sleep(max(0.0, begin + number * period - time.perf_counter()))
+        start = time.perf_counter()
+        append(position, frame)
+        seconds.append(time.perf_counter() - start)
+    return seconds
 
 
 def stream(backend: str) -> Contender:
     """Return a contender that appends frames to a stream of this project."""
 
     def run(workload: Workload, pixels: Frames, path: Path) -> Timing:
-        settings = workload.settings(str(path), backend, STREAM_BYTES)
-        seconds = []
+        settings = workload.settings(str(path), backend)
+        start = time.perf_counter()
         with ome_writers.create_stream(settings) as target:
             first = time.perf_counter()
-            for number in range(workload.frames):
-                start = time.perf_counter()
-                target.append(pixels[number % len(pixels)])
-                seconds.append(time.perf_counter() - start)
-        return time.perf_counter() - first, seconds
+            calls = _append_frames(workload, pixels, lambda _, frame: target.append(frame))
+        return Timing(first - start, time.perf_counter() - first, calls)
 
     return run
 
 
-def _shards(workload: Workload, pixels: Frames) -> Iterator[tuple[slice, Frames]]:
-    """Yield where each shard lies along t, and its pixels."""
-    for first in range(0, workload.frames, workload.shard_frames):
-        at = first % len(pixels)
-        yield slice(first, first + workload.shard_frames), pixels[at : at + workload.shard_frames]
+# ---- loops that hand a library whole shards, ready-made ------------------------------------------------------------
 
 
-def _write_shards(
-    workload: Workload,
-    pixels: Frames,
-    write: Callable[[slice, Frames], object],
-    close: Callable[[], None] | None = None,
+def _blocks(workload: Workload, pixels: Frames) -> Iterator[tuple[int, tuple[slice, ...], Frames]]:
+    """Yield (position, place, pixels) of each shard, or layer of chunks."""
+    numbers = [workload.numbers(position) % len(pixels) for position in range(workload.positions)]
+    for position, where in workload.blocks():
+        wanted = numbers[position][where]
+        first, count = int(wanted.flat[0]), wanted.size
+        if np.array_equal(wanted.ravel(), np.arange(first, first + count)):
+            yield position, where, pixels[first : first + count].reshape(*wanted.shape, *pixels.shape[1:])
+        else:
+            yield position, where, pixels[wanted]
+
+
+def _write_blocks(
+    workload: Workload, pixels: Frames, write: Callable[[int, tuple[slice, ...], Frames], object]
 ) -> Timing:
-    """Write each shard with ``write(where, shard)``, then close."""
-    seconds = []
-    first = time.perf_counter()
-    for where, shard in _shards(workload, pixels):
+    timing = Timing()
+    for position, where, block in _blocks(workload, pixels):
         start = time.perf_counter()
-        write(where, shard)
-        seconds.append(time.perf_counter() - start)
-    if close is not None:
-        close()
-    return time.perf_counter() - first, seconds
+        write(position, where, block)
+        timing.calls.append(time.perf_counter() - start)
+    timing.writing = sum(timing.calls)
+    return timing
 
 
 def _document(workload: Workload) -> dict[str, Any]:
-    settings = workload.settings("x.ome.zarr", "auto", STREAM_BYTES)
+    settings = workload.settings("x.ome.zarr", "auto")
     return array_document(plan_layout(settings).geometry, workload.compression)
 
 
-def tensorstore_loop(workload: Workload, pixels: Frames, path: Path) -> Timing:
-    """Write whole shards with tensorstore, each awaited before the next."""
+def _tensorstore_arrays(workload: Workload, path: Path) -> list[Any]:
     import tensorstore as ts
 
-    document = _document(workload)
-    array = ts.open(
-        {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path / "0")}, "metadata": document},
-        create=True,
-        context=ts.Context({"file_io_sync": False, "cache_pool": {"total_bytes_limit": 0}}),
-    ).result()
+    context = ts.Context({"file_io_sync": False, "cache_pool": {"total_bytes_limit": 0}})
+    return [
+        ts.open(
+            {
+                "driver": "zarr3",
+                "kvstore": {"driver": "file", "path": str(path / workload.array_path(position))},
+                "metadata": _document(workload),
+            },
+            create=True,
+            context=context,
+        ).result()
+        for position in range(workload.positions)
+    ]
 
-    def write(where: slice, shard: Frames) -> None:
-        array[where].write(shard, can_reference_source_data_indefinitely=True).result()
 
-    return _write_shards(workload, pixels, write)
+def tensorstore_loop(workload: Workload, pixels: Frames, path: Path) -> Timing:
+    """Write whole shards, ready-made, with tensorstore, each awaited before the next."""
+    start = time.perf_counter()
+    arrays = _tensorstore_arrays(workload, path)
+    creating = time.perf_counter() - start
+
+    def write(position: int, where: tuple[slice, ...], block: Frames) -> None:
+        arrays[position][where].write(block, can_reference_source_data_indefinitely=True).result()
+
+    timing = _write_blocks(workload, pixels, write)
+    timing.creating = creating
+    return timing
+
+
+def tensorstore_frames(workload: Workload, pixels: Frames, path: Path) -> Timing:
+    """Copy each frame to the shard that it belongs to; write whole shards with tensorstore while the next are filled.
+
+    One shard is being written at a time, and its memory is used again.
+    """
+    start = time.perf_counter()
+    arrays = _tensorstore_arrays(workload, path)
+    step = workload.block_shape[:-2]
+    places = [
+        (position, *map(tuple, (np.floor_divide(index, step).tolist(), np.mod(index, step).tolist())))
+        for position, index in workload.places()
+    ]
+    open_blocks: dict[Any, list[Any]] = {}
+    free: list[Frames] = []
+    writing: list[tuple[Any, Frames]] = []
+    whole = int(np.prod(step))
+    following = iter(places)
+
+    def append(_: int, frame: Frames) -> None:
+        position, cell, slot = next(following)
+        if (position, cell) not in open_blocks:
+            open_blocks[position, cell] = [free.pop() if free else np.empty(workload.block_shape, np.uint16), 0]
+        entry = open_blocks[position, cell]
+        entry[0][slot] = frame
+        entry[1] += 1
+        if entry[1] < whole:
+            return
+        finish()
+        del open_blocks[position, cell]
+        where = tuple(slice(c * s, c * s + s) for c, s in zip(cell, step, strict=True))
+        future = arrays[position][where].write(entry[0], can_reference_source_data_indefinitely=True)
+        writing.append((future, entry[0]))
+
+    def finish() -> None:
+        while writing:
+            future, block = writing.pop()
+            future.result()
+            free.append(block)
+
+    first = time.perf_counter()
+    calls = _append_frames(workload, pixels, append)
+    finish()
+    return Timing(first - start, time.perf_counter() - first, calls)
 
 
 def _zarr_loop(pipeline: str) -> Contender:
@@ -97,52 +195,185 @@ def _zarr_loop(pipeline: str) -> Contender:
         import zarr
         from zarr.storage import LocalStore, StorePath
 
+        start = time.perf_counter()
         path.mkdir(parents=True)
+        arrays = []
         with zarr.config.set({"codec_pipeline.path": pipeline, "array.write_empty_chunks": True}):
-            array = zarr.Array.from_dict(StorePath(LocalStore(path), "0"), _document(workload))
-        timing = _write_shards(workload, pixels, array.__setitem__)
-        (path / "0" / "zarr.json").write_text(json.dumps(_document(workload)))
+            for position in range(workload.positions):
+                where = StorePath(LocalStore(path), workload.array_path(position))
+                arrays.append(zarr.Array.from_dict(where, _document(workload)))
+        creating = time.perf_counter() - start
+        timing = _write_blocks(
+            workload, pixels, lambda position, place, block: arrays[position].__setitem__(place, block)
+        )
+        timing.creating = creating
+        for position in range(workload.positions):
+            document = path / workload.array_path(position) / "zarr.json"
+            document.write_text(json.dumps(_document(workload)))
         return timing
 
     return run
 
 
-def acquire_zarr_loop(workload: Workload, pixels: Frames, path: Path) -> Timing:
-    """Append whole shards to acquire-zarr through its own interface."""
+# ---- acquire-zarr through its own interface ------------------------------------------------------------------------
+
+
+def _acquire_stream(workload: Workload, path: Path) -> Any:
     import acquire_zarr as az
 
-    codec = next((c for c in _codecs(workload) if c["name"] == "blosc"), None)
-    across = -(-workload.side // workload.chunk[1])
-    sizes = (workload.frames, workload.side, workload.side)
-    per_shard = (workload.shard_frames // workload.chunk[0], across, across)
-    kinds = (az.DimensionType.TIME, az.DimensionType.SPACE, az.DimensionType.SPACE)
-    dimensions = [
-        az.Dimension(name=name, kind=kind, array_size_px=size, chunk_size_px=chunk, shard_size_chunks=shard)
-        for name, kind, size, chunk, shard in zip("tyx", kinds, sizes, workload.chunk, per_shard, strict=True)
-    ]
-    array = az.ArraySettings(output_key="0", data_type=np.dtype("uint16"), dimensions=dimensions)
-    if codec is not None:
-        array.compression = az.CompressionSettings(
-            compressor=az.Compressor.BLOSC1,
-            codec=az.CompressionCodec.BLOSC_LZ4,
-            level=codec["configuration"]["clevel"],
-            shuffle=1,
+    kinds = {"t": az.DimensionType.TIME, "c": az.DimensionType.CHANNEL}
+    counts, chunk, shard = dict(workload.index), dict(workload.chunk), dict(workload.shard)
+    acquired = [name for name in counts if name != "p"]
+    arrays = []
+    for position in range(workload.positions):
+        dimensions = [
+            az.Dimension(
+                name=name,
+                kind=kinds.get(name, az.DimensionType.SPACE),
+                array_size_px=counts.get(name, workload.side),
+                chunk_size_px=chunk.get(name, 1),
+                shard_size_chunks=(
+                    1 if not shard
+                    else -(-workload.side // chunk[name]) if name in "yx"
+                    else max(1, shard.get(name, 1) // chunk.get(name, 1))
+                ),
+            )
+            for name in (*acquired, "y", "x")
+        ]  # fmt: skip
+        array = az.ArraySettings(
+            output_key=workload.array_path(position), data_type=np.dtype("uint16"), dimensions=dimensions
         )
-    target = az.ZarrStream(az.StreamSettings(arrays=[array], store_path=str(path), overwrite=True))
-    return _write_shards(workload, pixels, lambda _, shard: target.append(shard), target.close)
+        if acquired != list(workload.stored):
+            array.storage_dimension_order = [*workload.stored, "y", "x"]
+        codecs = _document(workload)["codecs"]
+        codecs = codecs[0]["configuration"]["codecs"] if codecs[0]["name"] == "sharding_indexed" else codecs
+        if codecs[-1]["name"] == "blosc":
+            blosc = codecs[-1]["configuration"]
+            array.compression = az.CompressionSettings(
+                compressor=az.Compressor.BLOSC1,
+                codec=getattr(az.CompressionCodec, f"BLOSC_{blosc['cname'].upper()}"),
+                level=blosc["clevel"],
+                shuffle=1,
+            )
+        arrays.append(array)
+    return az.ZarrStream(az.StreamSettings(arrays=arrays, store_path=str(path), overwrite=True))
 
 
-def _codecs(workload: Workload) -> list[dict[str, Any]]:
-    codecs: list[dict[str, Any]] = _document(workload)["codecs"][0]["configuration"]["codecs"]
-    return codecs
+def acquire_zarr_frames(workload: Workload, pixels: Frames, path: Path) -> Timing:
+    """Append frame after frame to acquire-zarr through its own interface, one stream for all arrays."""
+    start = time.perf_counter()
+    target = _acquire_stream(workload, path)
+    keys = [workload.array_path(position) for position in range(workload.positions)]
+    first = time.perf_counter()
+    calls = _append_frames(workload, pixels, lambda position, frame: target.append(frame, key=keys[position]))
+    target.close()
+    return Timing(first - start, time.perf_counter() - first, calls)
+
+
+def acquire_zarr_loop(workload: Workload, pixels: Frames, path: Path) -> Timing:
+    """Append whole shards to acquire-zarr through its own interface."""
+    start = time.perf_counter()
+    target = _acquire_stream(workload, path)
+    creating = time.perf_counter() - start
+    key = workload.array_path(0)
+    timing = _write_blocks(workload, pixels, lambda _position, _where, block: target.append(block, key=key))
+    start = time.perf_counter()
+    target.close()
+    timing.writing += time.perf_counter() - start
+    timing.creating = creating
+    return timing
+
+
+# ---- the physical limit --------------------------------------------------------------------------------------------
+
+
+def limit(workload: Workload, pixels: Frames, path: Path) -> Timing:
+    """Take what can't be avoided: copy and ``write()``; with compression, the slower of compressing and writing.
+
+    Raw: each frame is copied to one buffer and written from there, one file per shard. Compressed: the slower of
+    encoding all chunks on all cores, and of copying and writing what comes out. Nothing is gathered and no file is an
+    array that could be opened.
+    """
+    path.mkdir(parents=True)
+    if workload.compression == "none":
+        buffer = np.zeros_like(pixels[0])
+        per_file = int(np.prod(workload.block_shape[:-2]))
+        frames = (pixels[number % len(pixels)] for number in range(workload.frames))
+        return Timing(writing=_copy_and_write(path, frames, buffer, per_file))
+    chunks = list(_distinct_chunks(workload, pixels))
+    cores = os.cpu_count() or 1
+    encode = _encoder(workload)
+    everything = [chunks[i % len(chunks)] for i in range(workload.nbytes // chunks[0].nbytes)]
+    with ThreadPoolExecutor(cores) as pool:
+        list(pool.map(encode, chunks[: 4 * cores]))
+        start = time.perf_counter()
+        shares = pool.map(lambda core: [encode(chunk) for chunk in everything[core::cores]], range(cores))
+        encoded = [piece for share in list(shares) for piece in share]
+        encoding = time.perf_counter() - start
+    per_file = int(np.prod(workload.block_shape)) // int(np.prod(workload.chunk_shape))
+    buffer = np.zeros(max(map(len, encoded)), np.uint8)
+    copies = (np.frombuffer(piece, np.uint8) for piece in encoded)
+    return Timing(writing=max(encoding, _copy_and_write(path, copies, buffer, per_file)))
+
+
+def _copy_and_write(path: Path, pieces: Iterable[Any], buffer: Any, per_file: int) -> float:
+    start = time.perf_counter()
+    file = -1
+    for number, piece in enumerate(pieces):
+        if number % per_file == 0:
+            if file >= 0:
+                os.close(file)
+            file = os.open(path / str(number), os.O_WRONLY | os.O_CREAT, 0o666)
+        target = buffer[: len(piece)]
+        target[...] = piece
+        os.write(file, target)
+    os.close(file)
+    return time.perf_counter() - start
+
+
+def _encoder(workload: Workload) -> Callable[[Frames], bytes]:
+    from numcodecs import blosc
+
+    blosc.use_threads = False
+    codecs = _document(workload)["codecs"]
+    codecs = codecs[0]["configuration"]["codecs"] if codecs[0]["name"] == "sharding_indexed" else codecs
+    settings = codecs[-1]["configuration"]
+    name, level = settings["cname"].encode(), settings["clevel"]
+    return lambda chunk: blosc.compress(chunk, name, level, 1, 0, 2)
+
+
+def _distinct_chunks(workload: Workload, pixels: Frames) -> Iterator[Frames]:
+    """Yield chunks of the first frames, each contiguous in memory."""
+    *index, height, width = workload.chunk_shape
+    depth = int(np.prod(index))
+    for first in range(0, len(pixels) - depth + 1, depth):
+        for y in range(0, workload.side, height):
+            for x in range(0, workload.side, width):
+                yield np.ascontiguousarray(pixels[first : first + depth, y : y + height, x : x + width])
 
 
 STREAMS: dict[str, Contender] = {
-    name: stream(name) for name in ("tensorstore", "zarr-python", "zarrs-python", "acquire-zarr")
+    name: stream(name) for name in ("direct", "tensorstore", "zarr-python", "zarrs-python", "acquire-zarr")
 }
+"""This project's backends."""
+
 LOOPS: dict[str, Contender] = {
     "tensorstore": tensorstore_loop,
     "zarr-python": _zarr_loop("zarr.core.codec_pipeline.BatchedCodecPipeline"),
     "zarrs-python": _zarr_loop("zarrs.ZarrsCodecPipeline"),
     "acquire-zarr": acquire_zarr_loop,
+}
+"""What the same libraries do when they are handed whole shards, ready-made."""
+
+OTHERS: dict[str, Contender] = {
+    "tensorstore frames": tensorstore_frames,
+    "acquire-zarr frames": acquire_zarr_frames,
+    "limit": limit,
+}
+"""What others do with the frames of a camera, and what nobody can do faster."""
+
+CONTENDERS: dict[str, Contender] = {
+    **{f"{name} stream": run for name, run in STREAMS.items()},
+    **{f"{name} loop": run for name, run in LOOPS.items()},
+    **OTHERS,
 }

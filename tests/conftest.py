@@ -11,7 +11,9 @@ import hypothesis
 import psutil
 import pytest
 
-BACKENDS = ("tensorstore", "zarr-python", "zarrs-python", "acquire-zarr")
+from zarrita_reader import ZARRITA
+
+BACKENDS = ("direct", "tensorstore", "zarr-python", "zarrs-python", "acquire-zarr")
 
 # "ci" is the default; run "pytest --hypothesis-profile=thorough" before a release
 hypothesis.settings.register_profile("ci", max_examples=40, deadline=None)
@@ -23,6 +25,13 @@ hypothesis.settings.load_profile("ci")
 def backend(request: pytest.FixtureRequest) -> str:
     """Name of a backend; the test runs once for each."""
     return str(request.param)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _zarrita_ends() -> Iterator[None]:
+    """End the process of zarrita if a test started it."""
+    yield
+    ZARRITA.close()
 
 
 def _writer_threads() -> set[threading.Thread]:

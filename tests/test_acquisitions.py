@@ -1,4 +1,4 @@
-"""Random acquisitions and every layout, on every backend, equal a model in numpy when two libraries read them back."""
+"""Random acquisitions and every layout, on every backend, equal a model in numpy when four libraries read them back."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def run(settings: AcquisitionSettings, plan: list[Step], *, complete: bool, seed
                     model.add(pixels)
         stats = stream.stats
         assert stats.frames_appended + stats.frames_skipped == len(model.frames)
-        assert stats.max_buffered_bytes <= stats.buffer_bytes <= settings.buffer.max_bytes
+        assert stats.max_buffered_bytes <= stats.buffer_bytes <= settings.buffer.allowed_bytes
     assert stream.stats.frames_written == sum(frame is not None for frame in model.frames.values())
     return model
 

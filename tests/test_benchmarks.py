@@ -3,22 +3,62 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks.__main__ import main
+from benchmarks._contenders import CONTENDERS, Timing
+from benchmarks._measure import _run
+from benchmarks._workloads import WORKLOADS, Frames, Workload
+
+TINY = WORKLOADS["sharded-raw"].scaled(0.1).shrunk(64)
 
 
+@pytest.mark.timeout(300)
 def test_benchmarks_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every workload runs over every backend and its loop, all frames come out right, and the table has them all."""
-    saved = tmp_path / "results.json"
-    arguments = ["--runs", "1", "--scale", "0.25", "--side", "64", "--scratch", str(tmp_path), "--json", str(saved)]
+    """Every workload runs over its contenders, all frames come out right, and tables and picture have them all."""
+    saved, picture = tmp_path / "results.json", tmp_path / "picture.svg"
+    arguments = ["--runs", "1", "--scale", "0.01", "--side", "64", "--scratch", str(tmp_path)]
+    arguments += ["--backend", "direct", "tensorstore", "--json", str(saved), "--plot", str(picture)]
     assert main(arguments) == 0
     rows = json.loads(saved.read_text())["rows"]
-    assert {row["backend"] for row in rows} == {"tensorstore", "zarr-python", "zarrs-python", "acquire-zarr"}
-    assert {row["kind"] for row in rows} == {"stream", "loop"}
+    assert {row["workload"] for row in rows} == set(WORKLOADS)
+    ours = {"direct stream", "tensorstore stream"}
+    others = {"tensorstore loop", "tensorstore frames", "acquire-zarr frames", "limit"}
+    assert {row["contender"] for row in rows} == ours | others
     assert all(run["wrong_frames"] == 0 and run["gigabytes_per_second"] > 0 for row in rows for run in row["runs"])
-    table = capsys.readouterr().out
-    assert "sharded-raw" in table
-    assert "p99 ms" in table
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in WORKLOADS)
+    assert "ratio with creation" in printed
+    assert picture.read_text().count("</svg>") == 1
+
+
+def test_loops_of_all_libraries_run(tmp_path: Path) -> None:
+    """Each loop that is handed whole shards writes what it should."""
+    for name in ("zarr-python", "zarrs-python", "acquire-zarr"):
+        task = {"contender": f"{name} loop", "workload": asdict(TINY), "scratch": str(tmp_path)}
+        assert _run(task).wrong_frames == 0
+
+
+def test_a_wrong_frame_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A contender that changes one pixel of two frames is found out."""
+
+    def careless(workload: Workload, pixels: Frames, path: Path) -> Timing:
+        wrong = pixels.copy()
+        wrong[3:5, -1, -1] += 1
+        return CONTENDERS["tensorstore loop"](workload, wrong, path)
+
+    monkeypatch.setitem(CONTENDERS, "careless", careless)
+    assert _run({"contender": "careless", "workload": asdict(TINY), "scratch": str(tmp_path)}).wrong_frames == 2
+
+
+def test_places_and_numbers_agree() -> None:
+    """Frame n of a workload is where the numbers of its array say, for every workload."""
+    for workload in WORKLOADS.values():
+        small = replace(workload.scaled(0.01), fps=None)
+        numbers = [small.numbers(position) for position in range(small.positions)]
+        found = [int(numbers[position][index]) for position, index in small.places()]
+        assert np.array_equal(found, np.arange(small.frames))

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -36,9 +35,13 @@ from ome_writers.engine import (
     BlockAssembly,
     BufferPool,
     Engine,
+    LayerAssembly,
+    MemoryPlan,
     RecordLog,
     Workers,
     _engine,
+    _forms,
+    _plan,
     plan_memory,
 )
 from ome_writers.errors import (
@@ -52,16 +55,18 @@ from ome_writers.errors import (
     StreamClosedError,
     WriteError,
 )
-from ome_writers.settings import DTYPES, AcquisitionSettings, BufferSettings
+from ome_writers.settings import DTYPES, AcquisitionSettings, BufferSettings, Codec
 from ome_writers.testing.datasets import Axes, acquisition, random_pixels
-from ome_writers.testing.faults import Faults, MemoryBlockSink, MemoryFrameSink
+from ome_writers.testing.faults import Faults, MemoryBlockSink, MemoryFrameSink, MemoryLayerSink
 from ome_writers.testing.strategies import acquisitions
 
 pytestmark = pytest.mark.timeout(60)
 
 Pixels: TypeAlias = npt.NDArray[Any]
-MemorySink: TypeAlias = MemoryBlockSink | MemoryFrameSink
-SINKS = pytest.mark.parametrize("kind", [MemoryBlockSink, MemoryFrameSink], ids=["blocks", "frames"])
+MemorySink: TypeAlias = MemoryBlockSink | MemoryLayerSink | MemoryFrameSink
+KINDS: dict[str, type[MemorySink]] = {"blocks": MemoryBlockSink, "layers": MemoryLayerSink, "frames": MemoryFrameSink}
+SINKS = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+UNORDERED = pytest.mark.parametrize("kind", [MemoryBlockSink, MemoryLayerSink], ids=["blocks", "layers"])
 FRAME = (4, 6)
 YX: dict[str, tuple[int | None, ...]] = {"y": (FRAME[0],), "x": (FRAME[1],)}
 PATIENT = BufferSettings(timeout=20)  # whoever waits for longer is in a deadlock
@@ -78,7 +83,7 @@ class Rig:
     workers: Workers
     records: RecordLog
     path: Path
-    assembly: BlockAssembly | BatchAssembly
+    assembly: BlockAssembly | LayerAssembly | BatchAssembly
     grown: list[dict[int, int]] = field(default_factory=list)
 
     def append(self, frame: object, metadata: Any = None) -> None:
@@ -112,18 +117,23 @@ def build(
     faults: Faults | None = None,
     buffer: BufferSettings = PATIENT,
     batch: int | None = None,
+    part_bytes: int = 1 << 24,
 ) -> Rig:
-    """Put an engine together as a stream does."""
+    """Put an engine together as a stream does; ``part_bytes`` is the size of parts of large layers."""
     layout = plan_layout(declared)
-    plan = WritePlan(folder, layout, "none", {})
-    memory = plan_memory(kind, plan, buffer)
+    plan = WritePlan(folder, layout, Codec(name="none"), {})
     router = Router(layout.axes)
     sink = kind(plan, faults)
-    assembly: BlockAssembly | BatchAssembly
-    if isinstance(sink, MemoryBlockSink):
-        assembly = BlockAssembly(sink, plan.geometry, router, memory.extent)
-    else:
-        assembly = BatchAssembly(sink, router, batch or memory.extent[0])
+    assembly: BlockAssembly | LayerAssembly | BatchAssembly
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_forms, "_PART_BYTES", part_bytes)
+        memory = plan_memory(kind, plan, buffer)
+        if isinstance(sink, MemoryLayerSink):
+            assembly = LayerAssembly(sink, plan.geometry, router)
+        elif isinstance(sink, MemoryBlockSink):
+            assembly = BlockAssembly(sink, plan.geometry, router, memory.extent)
+        else:
+            assembly = BatchAssembly(sink, plan.geometry, router, batch or memory.extent[0])
     pool = BufferPool(memory.buffer_bytes, memory.buffers, buffer)
     workers = Workers(memory.workers)
     path = folder / "frames.jsonl"
@@ -164,7 +174,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 def least_memory(declared: AcquisitionSettings, kind: type[MemorySink], workers: int | None = None) -> int:
     """Return the least budget that is enough, by the message of the error that says so."""
-    plan = WritePlan(Path(), plan_layout(declared), "none", {})
+    plan = WritePlan(Path(), plan_layout(declared), Codec(name="none"), {})
     with pytest.raises(BufferTooSmallError) as caught:
         plan_memory(kind, plan, BufferSettings(max_bytes=1, workers=workers))
     found = re.search(r"Allow at least ([\d,]+) bytes", str(caught.value))
@@ -500,7 +510,7 @@ OFTEN = settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow, 
 @OFTEN
 @given(
     declared=drawn,
-    kind=st.sampled_from([MemoryBlockSink, MemoryFrameSink]),
+    kind=st.sampled_from(list(KINDS.values())),
     workers=st.integers(1, 3),
     extra=st.sampled_from([0, 0, 1, 100, 1 << 22]),
     seconds=st.sampled_from([0, 0, 1e-4]),
@@ -532,7 +542,7 @@ def test_the_least_memory_is_enough(
 def test_too_little_memory_is_explained() -> None:
     """An order that keeps many blocks open is refused with the dimension, the bytes and the remedies."""
     declared = acquisition({"t": (100, 10), "z": (30,), "y": (64,), "x": (64,)})
-    plan = WritePlan(Path(), plan_layout(declared), "none", {})
+    plan = WritePlan(Path(), plan_layout(declared), Codec(name="none"), {})
     one = 10 * 64 * 64 * 2
     with pytest.raises(BufferTooSmallError) as caught:
         plan_memory(MemoryBlockSink, plan, BufferSettings(max_bytes=10 * one))
@@ -550,7 +560,7 @@ def test_fewer_workers_when_memory_is_short() -> None:
     class Hungry(MemoryBlockSink):
         capabilities = dataclasses.replace(MemoryBlockSink.capabilities, copies=1.0, workers=4)
 
-    plan = WritePlan(Path(), plan_layout(acquisition({"t": (100, 10), "y": (64,), "x": (64,)})), "none", {})
+    plan = WritePlan(Path(), plan_layout(acquisition({"t": (100, 10), "y": (64,), "x": (64,)})), Codec(name="none"), {})
     one = 10 * 64 * 64 * 2
     found = {}
     for blocks in range(2, 12):
@@ -563,6 +573,46 @@ def test_fewer_workers_when_memory_is_short() -> None:
         plan_memory(Hungry, plan, BufferSettings(max_bytes=2 * one - 1))
 
 
+def test_memory_by_default() -> None:
+    """Without a budget an acquisition takes what its order needs, 1 GiB at most, and some for what waits."""
+    waiting = _plan._WAITING_BYTES >> 20
+
+    def memory(axes: Axes, kind: type[MemorySink], **limits: Any) -> MemoryPlan:
+        plan = WritePlan(Path(), plan_layout(acquisition(axes)), Codec(name="none"), {})
+        return plan_memory(kind, plan, BufferSettings(**limits))
+
+    megabyte = {"y": (512,), "x": (1024,)}  # 2 ** 20 bytes
+    for kind in (MemoryBlockSink, MemoryLayerSink):
+        for needed in (1, 30):
+            series = memory({"t": (1000, 10), "z": (needed,), **megabyte}, kind)
+            assert series.buffer_bytes == 10 << 20
+            assert series.buffers == needed + 2 + waiting // 10
+            assert series.ready == needed + 2
+        assert memory({"t": (1000, 10), "z": (102,), **megabyte}, kind).buffers == 102
+        with pytest.raises(BufferTooSmallError, match="max_bytes allows 1,073,741,824"):
+            memory({"t": (1000, 10), "z": (103,), **megabyte}, kind)
+        assert memory({"t": (1000, 10), "z": (103,), **megabyte}, kind, max_bytes=1 << 31).buffers == 204
+    assert memory({"t": (1000,), **megabyte}, MemoryFrameSink).buffers == 2 + 1 + waiting
+
+
+def test_large_layers_are_shared_by_workers() -> None:
+    """A layer that is written in parts keeps several workers at work, and its encoded copy is counted by parts."""
+
+    class Encodes(MemoryLayerSink):
+        capabilities = dataclasses.replace(MemoryLayerSink.capabilities, copies=1.0, workers=4)
+
+    large = {"t": (100,), "y": (4096, 512), "x": (8192, 512)}  # 64 MiB, in 8 rows of chunks
+    plan = WritePlan(Path(), plan_layout(acquisition(large)), Codec(name="none"), {})
+    layer = 64 << 20
+    memory = plan_memory(Encodes, plan, BufferSettings(max_bytes=3 * layer))
+    assert (memory.workers, memory.buffer_bytes, memory.buffers) == (4, layer, 2)
+    memory = plan_memory(Encodes, plan, BufferSettings(max_bytes=3 * layer - 1))
+    assert (memory.workers, memory.buffers) == (3, 2)
+    assert plan_memory(Encodes, plan, BufferSettings(max_bytes=layer * 5 // 4)).workers == 1
+    with pytest.raises(BufferTooSmallError, match=f"Allow at least {layer * 5 // 4:,} bytes"):
+        plan_memory(Encodes, plan, BufferSettings(max_bytes=layer * 5 // 4 - 1))
+
+
 _SLOW_WRITER = """
 import os, sys, time
 from pathlib import Path
@@ -571,12 +621,11 @@ import numpy as np
 import psutil
 
 sys.path.insert(0, sys.argv[1])
-from test_engine import build
+from test_engine import KINDS, build
 from ome_writers.settings import BufferSettings
 from ome_writers.testing.datasets import acquisition
-from ome_writers.testing.faults import MemoryBlockSink, MemoryFrameSink
 
-kind = {"blocks": MemoryBlockSink, "frames": MemoryFrameSink}[sys.argv[2]]
+kind = KINDS[sys.argv[2]]
 
 
 class Slow(kind):
@@ -585,6 +634,10 @@ class Slow(kind):
 
     def write_block(self, array, origin, block, stored):
         time.sleep(0.02)
+        self.count += 1
+
+    def write_chunks(self, array, cell, first_row, chunks):
+        time.sleep(0.01)
         self.count += 1
 
     def write_frames(self, array, frames):
@@ -614,7 +667,7 @@ print(most - before, stats.bytes_in, stats.max_buffered_bytes, stats.stalled_sec
 @SINKS
 def test_memory_stays_bounded_when_storage_is_slow(kind: type[MemorySink]) -> None:
     """A gigabyte through 64 MiB to a slow sink: the process grows by the budget and little more."""
-    name = "blocks" if kind is MemoryBlockSink else "frames"
+    name = next(name for name in KINDS if KINDS[name] is kind)
     command = [sys.executable, "-c", _SLOW_WRITER, str(Path(__file__).parent), name]
     done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
     assert done.returncode == 0, done.stderr
@@ -623,7 +676,7 @@ def test_memory_stays_bounded_when_storage_is_slow(kind: type[MemorySink]) -> No
     assert int(most_buffered) <= 64 << 20
     assert int(grown) < (64 + 150) * 10**6
     assert stalled == "True"
-    assert int(writes) == (64 if kind is MemoryBlockSink else 128)
+    assert int(writes) == (64 if kind is MemoryBlockSink else 128)  # blocks of two frames
 
 
 # ---- errors while writing ------------------------------------------------------------------------------------------
@@ -665,11 +718,13 @@ def test_an_error_in_a_worker_is_raised_by_the_next_call(
     assert rig.sink.closed == 1
 
 
-def test_other_blocks_are_still_written_after_an_error(start: Start) -> None:
+@UNORDERED
+def test_other_blocks_are_still_written_after_an_error(start: Start, kind: type[MemorySink]) -> None:
     """One block that fails does not take along those that are complete or stand open."""
     gate = threading.Event()
     rig = start(
         {"p": (2,), "t": (9, 2), **YX},
+        kind=kind,
         faults=Faults(gate=gate, errors={1: DISK_FULL}),
         buffer=BufferSettings(workers=1, timeout=20),
     )
@@ -702,12 +757,14 @@ def test_a_frame_sink_stops_at_the_first_error(start: Start) -> None:
     assert rig.engine.stats().frames_written == 3
 
 
-def test_many_lost_frames_are_told_in_short(start: Start) -> None:
+@UNORDERED
+def test_many_lost_frames_are_told_in_short(start: Start, kind: type[MemorySink]) -> None:
     """The message names the first runs of frames; the attribute has them all."""
     gate = threading.Event()
     rig = start(
         {"t": (100,), **YX},
-        faults=Faults(gate=gate, errors=dict.fromkeys(range(50), DISK_FULL)),
+        kind=kind,
+        faults=Faults(gate=gate, errors=dict.fromkeys(range(100), DISK_FULL)),
         buffer=BufferSettings(workers=1, timeout=20),
     )
     for _ in range(50):
@@ -828,7 +885,7 @@ def test_ctrl_c_before_a_frame_is_taken(start: Start, kind: type[MemorySink]) ->
 
 
 @SINKS
-@pytest.mark.parametrize("where", ["acquire", "attach"])
+@pytest.mark.parametrize("where", ["acquire", "copy"])
 def test_ctrl_c_between_memory_and_frame_leaks_nothing(
     start: Start, kind: type[MemorySink], where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -839,10 +896,9 @@ def test_ctrl_c_between_memory_and_frame_leaks_nothing(
             if where == "acquire":
                 patch.setattr(rig.pool, "acquire", _interrupted(lambda: None))
             else:
-                patch.setattr(rig.engine, "_records", SimpleNamespace())  # no use of it, only of what comes before
                 patch.setattr(_engine, "as_frame", lambda *_: InterruptsCopy())
             with suppress(KeyboardInterrupt):
-                if where == "attach" or rig.assembly.place(rig.engine.frames)[0].pixels is None:
+                if where == "copy" or rig.assembly.place(rig.engine.frames)[0].pixels is None:
                     rig.append(numbered(99, rig.plan))
         rig.append_numbered(1)
     rig.close()
@@ -855,6 +911,9 @@ class InterruptsCopy:
     """What is copied into the buffer when Ctrl-C strikes."""
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Pixels:
+        raise KeyboardInterrupt
+
+    def __getitem__(self, part: Any) -> Pixels:  # a frame that is cut into chunks
         raise KeyboardInterrupt
 
 
@@ -887,6 +946,59 @@ def test_ctrl_c_in_the_middle_of_counting_fails_the_stream(
 
 
 @SINKS
+@pytest.mark.parametrize("call", [0, 1, 3])
+def test_ctrl_c_on_the_way_to_the_writers_names_what_is_lost(
+    start: Start, kind: type[MemorySink], call: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A block whose way to the writers is interrupted is on disk as a whole, or all of its frames are named."""
+    axes = {"t": (9, 2), "y": (5, 1), "x": (6,)}
+    rig = start(axes, kind=kind, part_bytes=1, buffer=BufferSettings(workers=1, timeout=20), batch=2)
+    submit, calls = rig.workers.submit, itertools.count()
+
+    def interrupted(task: Callable[[], None]) -> None:
+        if next(calls) == call:
+            raise KeyboardInterrupt
+        submit(task)
+
+    def append_and_close() -> None:
+        rig.append_numbered(9)
+        rig.close()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.workers, "submit", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            append_and_close()
+    with pytest.raises(WriteError, match="KeyboardInterrupt") as caught:
+        rig.close()
+    lost = set(itertools.chain(*caught.value.frames))
+    assert lost
+    counts = rig.sink.counts(0)
+    for number in range(rig.engine.frames):
+        assert (number in lost) != counts[number]
+        assert counts[number] == 0 or (rig.written()[0][number] == number + 1).all()
+
+
+@SINKS
+def test_ctrl_c_in_close_names_what_is_lost(
+    start: Start, kind: type[MemorySink], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When close is interrupted before the writers have what is left, the next one tells which frames are lost."""
+    rig = start({"t": (4, 4), "p": (3,), **YX}, kind=kind, batch=2)
+    rig.append_numbered(7)
+    rig.workers.wait()
+    before = rig.engine.stats().frames_written
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.assembly, "tasks", _interrupted(lambda: None))
+        with pytest.raises(KeyboardInterrupt):
+            rig.close()
+    with pytest.raises(WriteError, match="KeyboardInterrupt") as caught:
+        rig.close()
+    assert len(list(itertools.chain(*caught.value.frames))) == 7 - before
+    assert rig.engine.stats().frames_written == before
+    assert rig.sink.closed == 1
+
+
+@SINKS
 def test_an_interrupted_close_can_be_called_again(
     start: Start, kind: type[MemorySink], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -911,9 +1023,10 @@ def test_an_interrupted_close_can_be_called_again(
     assert [int(frame[0, 0]) for frame in rig.written()[0]] == [1, 2, 3, 4, 5, 0, 0, 0, 0]
 
 
-def test_a_dead_writer_thread_is_noticed(start: Start) -> None:
+@UNORDERED
+def test_a_dead_writer_thread_is_noticed(start: Start, kind: type[MemorySink]) -> None:
     """When threads are gone, as in the child of a fork, waiting for them is an error and not a hang."""
-    rig = start({"t": (9, 2), **YX})
+    rig = start({"t": (9, 2), **YX}, kind=kind)
     rig.workers._tasks.put(None)
     rig.workers._tasks.put(None)
     for thread in rig.workers._threads:
@@ -976,6 +1089,23 @@ def test_skipped_blocks_never_reach_a_block_sink(start: Start) -> None:
     assert rig.written()[0][:, 0, 0].tolist() == [0] * 6 + [7, 0, 0, 0, 11, 12] + list(range(13, 19)) + [0] * 6
     stats = rig.engine.stats()
     assert (stats.frames_appended, stats.frames_written, stats.frames_skipped) == (9, 9, 15)
+
+
+def test_skipped_layers_are_only_told_of(start: Start) -> None:
+    """A layer without an acquired frame is not written, but a sink that waits for it is told, once."""
+    rig = start({"t": (12, 2, 3), "c": (2,), **YX}, kind=MemoryLayerSink)
+    rig.engine.skip(5)
+    rig.append_numbered(1)  # c 1, t 2: in the second layer of its channel
+    rig.engine.skip(18)
+    rig.close()
+    assert isinstance(rig.sink, MemoryLayerSink)
+    assert rig.sink.layers == [(0, (1, 1), 0, 1)]
+    cells = {(0, cell) for cell in np.ndindex(6, 2)}
+    assert sorted(rig.sink.skipped) == sorted(cells - {(0, (1, 1))})
+    assert rig.written()[0][2, 1, 0, 0] == 6
+    assert np.count_nonzero(rig.written()[0]) == FRAME[0] * FRAME[1]
+    stats = rig.engine.stats()
+    assert (stats.frames_appended, stats.frames_written, stats.frames_skipped) == (1, 1, 23)
 
 
 def test_skipped_frames_take_no_memory(start: Start) -> None:
@@ -1084,19 +1214,20 @@ def test_growth_is_announced_after_the_data_are_written(
     assert all(found)
 
 
-def test_growth_never_falls(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+@UNORDERED
+def test_growth_never_falls(start: Start, kind: type[MemorySink], monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks that are complete out of order do not make an array shorter."""
     monkeypatch.setattr(_engine, "_GROWTH_SECONDS", 0.0)
     first_may_go = threading.Event()
-    rig = start({"t": (None, 2), **YX}, buffer=BufferSettings(workers=2, timeout=20))
+    rig = start({"t": (None, 2), **YX}, kind=kind, buffer=BufferSettings(workers=2, timeout=20))
     write = rig.sink._store
 
-    def store(array: int, origin: tuple[int, ...], block: Pixels) -> None:
+    def store(array: int, origin: tuple[int, ...], block: Pixels, *part: slice) -> None:
         if origin == (0,):
             assert first_may_go.wait(20)
-        write(array, origin, block)
+        write(array, origin, block, *part)
 
-    rig.sink._store = store  # type: ignore[method-assign]
+    rig.sink._store = store  # type: ignore[method-assign, assignment]
     rig.append_numbered(4)
     wait_until(lambda: rig.grown == [{0: 4}])
     first_may_go.set()
@@ -1342,12 +1473,13 @@ def test_a_record_that_cannot_be_written_fails_the_stream(start: Start, kind: ty
 # ---- statistics ----------------------------------------------------------------------------------------------------
 
 
-def test_statistics_are_right_at_every_point(start: Start) -> None:
+@UNORDERED
+def test_statistics_are_right_at_every_point(start: Start, kind: type[MemorySink]) -> None:
     """The record counts frames and bytes as they are taken, written, skipped and buffered; it can't be changed."""
     gate = threading.Event()
     size = FRAME[0] * FRAME[1] * 2
     buffer = BufferSettings(max_bytes=7 * size, workers=1, timeout=20)
-    rig = start({"t": (10, 2), **YX}, faults=Faults(gate=gate), buffer=buffer)
+    rig = start({"t": (10, 2), **YX}, kind=kind, faults=Faults(gate=gate), buffer=buffer)
     stats = rig.engine.stats()
     assert dataclasses.astuple(stats) == (0, 0, 0, 0, 0, 0, 0, 6 * size, 0.0, 1)
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -1367,9 +1499,10 @@ def test_statistics_are_right_at_every_point(start: Start) -> None:
     assert dataclasses.astuple(stats) == (0, 0, 0, 0, 0, 0, 0, 6 * size, 0.0, 1), "an old record has changed"
 
 
-def test_flush_waits_for_what_is_complete(start: Start) -> None:
+@UNORDERED
+def test_flush_waits_for_what_is_complete(start: Start, kind: type[MemorySink]) -> None:
     """After flush every complete block is written, and open blocks stay open."""
-    rig = start({"t": (10, 2), **YX}, faults=Faults(seconds=0.01))
+    rig = start({"t": (10, 2), **YX}, kind=kind, faults=Faults(seconds=0.01))
     rig.append_numbered(7)
     rig.engine.flush()
     assert rig.engine.stats().frames_written == 6
@@ -1378,10 +1511,11 @@ def test_flush_waits_for_what_is_complete(start: Start) -> None:
     assert rig.engine.stats().frames_written == 8
 
 
-def test_writers_work_at_the_same_time(start: Start) -> None:
+@UNORDERED
+def test_writers_work_at_the_same_time(start: Start, kind: type[MemorySink]) -> None:
     """With several workers blocks are written side by side."""
     together = threading.Barrier(3, timeout=20)
-    rig = start({"t": (6, 2), **YX}, buffer=BufferSettings(workers=3, timeout=20))
+    rig = start({"t": (6, 2), **YX}, kind=kind, buffer=BufferSettings(workers=3, timeout=20))
     rig.sink._misbehave = together.wait  # type: ignore[method-assign, assignment]
     rig.append_numbered(6)
     rig.engine.flush()
@@ -1401,10 +1535,11 @@ class EngineMachine(RuleBasedStateMachine):
 
     @initialize(
         declared=acquisitions(dtypes=["uint16"], compressions=[None], max_frame_size=3, max_count=5),
-        kind=st.sampled_from([MemoryBlockSink, MemoryFrameSink]),
+        kind=st.sampled_from(list(KINDS.values())),
         workers=st.integers(1, 3),
         extra=st.sampled_from([0, 0, 64, 1 << 22]),
         batch=st.sampled_from([1, 2, 3, None]),
+        part_bytes=st.sampled_from([1, 8, 1 << 24]),
         seconds=st.sampled_from([0, 0, 1e-4]),
     )
     def begin(
@@ -1414,13 +1549,15 @@ class EngineMachine(RuleBasedStateMachine):
         workers: int,
         extra: int,
         batch: int | None,
+        part_bytes: int,
         seconds: float,
     ) -> None:
         """Start an engine on little memory."""
         budget = least_memory(declared, kind, workers) + extra
         buffer = BufferSettings(max_bytes=budget, workers=workers, timeout=10)
         faults = Faults(seconds=seconds)
-        self.rig = rig = build(declared, Path(self.folder.name), kind, buffer=buffer, faults=faults, batch=batch)
+        folder = Path(self.folder.name)
+        self.rig = rig = build(declared, folder, kind, buffer=buffer, faults=faults, batch=batch, part_bytes=part_bytes)
         *index, _, _ = declared.dimensions
         counts = [d.count for d in index]
         self.total = math.inf if None in counts else math.prod(n or 0 for n in counts)
@@ -1553,19 +1690,39 @@ class EngineMachine(RuleBasedStateMachine):
             assert found.pop(key, 0) == 1, f"frame {key} was not written once"
             assert np.array_equal(rig.sink.pixels(array)[index], frame)
         for array, index in found:  # in a block with frames that were acquired
-            assert isinstance(rig.sink, MemoryBlockSink)
+            assert not isinstance(rig.sink, MemoryFrameSink)
             assert not rig.sink.pixels(array)[index].any()
         if isinstance(rig.sink, MemoryBlockSink):
             self.compare_masks(rig.sink)
+        if isinstance(rig.sink, MemoryLayerSink):
+            self.compare_layers(rig.sink)
 
-    def compare_masks(self, sink: MemoryBlockSink) -> None:
-        """Check that every chunk with an acquired frame is to be stored, and no other."""
+    @property
+    def wanted_chunks(self) -> set[tuple[int, tuple[int, ...]]]:
+        """Array and place along the index axes of every chunk with an acquired frame."""
         chunks = self.open_rig.plan.geometry.chunks[:-2]
-        wanted = {
+        return {
             (array, tuple(i // c for i, c in zip(index, chunks, strict=True)))
             for (array, index), frame in self.frames.items()
             if frame is not None
         }
+
+    def compare_layers(self, sink: MemoryLayerSink) -> None:
+        """Check that every layer with an acquired frame was written once and whole, and that the others were not."""
+        geometry = self.open_rig.plan.geometry
+        rows = sorted(
+            (array, cell, row) for array, cell, first, count in sink.layers for row in range(first, first + count)
+        )
+        assert rows == sorted((*key, row) for key in self.wanted_chunks for row in range(geometry.layer_shape[0]))
+        complete_or_begun = {
+            (array, tuple(i // c for i, c in zip(index, geometry.chunks, strict=False))) for array, index in self.frames
+        }
+        assert sorted(sink.skipped) == sorted(complete_or_begun - self.wanted_chunks)
+        assert sink.outside == 0
+
+    def compare_masks(self, sink: MemoryBlockSink) -> None:
+        """Check that every chunk with an acquired frame is to be stored, and no other."""
+        chunks = self.open_rig.plan.geometry.chunks[:-2]
         told = set()
         for array, origin, shape, stored in sink.blocks:
             steps = [-(-n // c) for n, c in zip(shape, chunks, strict=False)]
@@ -1573,7 +1730,7 @@ class EngineMachine(RuleBasedStateMachine):
             assert mask.shape == tuple(steps)
             for cell in np.argwhere(mask):
                 told.add((array, tuple(o // c + int(i) for o, c, i in zip(origin, chunks, cell, strict=True))))
-        assert told == wanted
+        assert told == self.wanted_chunks
 
 
 TestEngineMachine = EngineMachine.TestCase

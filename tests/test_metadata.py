@@ -28,7 +28,16 @@ from ome_writers.metadata import (
     reserved_namespaces,
     with_shape,
 )
-from ome_writers.settings import DTYPES, AcquisitionSettings, Channel, Dimension, Plate, Position, PositionDimension
+from ome_writers.settings import (
+    DTYPES,
+    AcquisitionSettings,
+    Channel,
+    Codec,
+    Dimension,
+    Plate,
+    Position,
+    PositionDimension,
+)
 
 COMPRESSIONS = ("none", "zstd", "blosc-lz4", "blosc-zstd")
 
@@ -219,6 +228,32 @@ def test_compression_is_configured(dtype: str, compression: str, expected: dict[
     codecs = array_document(geometry, compression)["codecs"]
     assert codecs[0] == {"name": "bytes", "configuration": {"endian": "little"}}
     assert [codec["configuration"] for codec in codecs[1:]] == ([expected] if expected else [])
+    assert array_document(geometry, Codec(name=compression))["codecs"] == codecs
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+@pytest.mark.parametrize(
+    ("codec", "expected"),
+    [
+        (Codec(name="none", checksum=True), []),
+        (Codec(name="zstd", level=-7, checksum=True), [("zstd", {"level": -7, "checksum": False})]),
+        (
+            Codec(name="blosc-lz4", level=0, shuffle="bit", checksum=True),
+            [("blosc", {"cname": "lz4", "clevel": 0, "shuffle": "bitshuffle", "typesize": 2, "blocksize": 0})],
+        ),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_codecs_of_a_chunk(codec: Codec, expected: list[tuple[str, dict[str, Any]]], sharded: bool) -> None:
+    """Level and shuffle are those given; the checksum comes last, for each chunk, inside of shards too."""
+    geometry = ArrayGeometry(("y", "x"), (4, 4), (2, 4), (4, 4) if sharded else None, "uint16")
+    codecs = array_document(geometry, codec)["codecs"]
+    if sharded:
+        (outer,) = codecs
+        codecs = outer["configuration"]["codecs"]
+    assert codecs[0]["name"] == "bytes"
+    assert [(c["name"], c["configuration"]) for c in codecs[1:-1]] == expected
+    assert codecs[-1] == {"name": "crc32c"}
 
 
 def test_shard_index_stands_at_the_end() -> None:

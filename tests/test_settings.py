@@ -21,6 +21,7 @@ from ome_writers import (
     AcquisitionSettings,
     BufferSettings,
     Channel,
+    Codec,
     Dimension,
     OmeZarrFormat,
     Plate,
@@ -75,6 +76,7 @@ def names_of(dimensions: tuple[Dimension, ...]) -> str:
                 "dimensions": (),
                 "dtype": "",
                 "compression": None,
+                "chunking": None,
                 "storage_order": "ome",
                 "plate": None,
                 "overwrite": False,
@@ -123,8 +125,9 @@ def names_of(dimensions: tuple[Dimension, ...]) -> str:
             Plate(row_names=["A"], column_names=["1"]),
             {"row_names": ["A"], "column_names": ["1"], "name": None},
         ),
+        (Codec(name="zstd"), {"name": "zstd", "level": None, "shuffle": None, "checksum": False}),
         (OmeZarrFormat(), {"name": "ome-zarr", "backend": "auto", "suffix": ".ome.zarr"}),
-        (BufferSettings(), {"max_bytes": 1 << 30, "on_full": "block", "timeout": None, "workers": None}),
+        (BufferSettings(), {"max_bytes": None, "on_full": "block", "timeout": None, "workers": None}),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -207,6 +210,90 @@ def test_compression(compression: str | None) -> None:
     assert AcquisitionSettings(compression=compression).compression == compression
 
 
+@pytest.mark.parametrize(
+    "codec",
+    [
+        Codec(name="none", checksum=True),
+        Codec(name="zstd", level=-7),
+        Codec(name="zstd", level=22, shuffle="none"),
+        Codec(name="blosc-lz4", level=0, shuffle="bit"),
+        Codec(name="blosc-zstd", level=9, shuffle="byte", checksum=True),
+    ],
+    ids=repr,
+)
+def test_compression_with_all_that_can_be_chosen(codec: Codec) -> None:
+    """A codec may be given as an object or as its fields, and is the same after a round trip through JSON."""
+    for given_as in (codec, codec.model_dump()):
+        made = AcquisitionSettings(compression=given_as)
+        assert made.compression == codec
+        assert AcquisitionSettings.model_validate_json(made.model_dump_json()) == made
+
+
+@pytest.mark.parametrize(
+    ("name", "itemsize", "level", "shuffle"),
+    [
+        ("none", 2, None, "none"),
+        ("zstd", 2, 3, "none"),
+        ("blosc-zstd", 1, 3, "none"),
+        ("blosc-zstd", 2, 3, "byte"),
+        ("blosc-lz4", 8, 5, "byte"),
+    ],
+)
+def test_defaults_of_codecs(name: Any, itemsize: int, level: int | None, shuffle: str) -> None:
+    """What is not given is filled in for the pixels; what is given stays."""
+    resolved = Codec(name=name, checksum=True).resolved(itemsize)
+    assert resolved.model_dump() == {"name": name, "level": level, "shuffle": shuffle, "checksum": True}
+    assert resolved.resolved(1) == resolved
+    given = Codec(name="blosc-lz4", level=1, shuffle="bit")
+    assert given.resolved(itemsize) == given
+
+
+def test_codec_of_settings() -> None:
+    """The settings give the codec for their dtype, whichever way the compression was given."""
+    assert settings_of().codec == Codec(name="none", shuffle="none")
+    assert settings_of(compression="blosc-lz4").codec == Codec(name="blosc-lz4", level=5, shuffle="byte")
+    assert settings_of(compression={"name": "zstd", "level": 9}).codec == Codec(name="zstd", level=9, shuffle="none")
+    with pytest.raises(SettingsError, match="have no dtype yet"):
+        _ = AcquisitionSettings().codec
+
+
+@pytest.mark.parametrize(
+    ("fields", "messages"),
+    [
+        ({"name": "gzip"}, ["name: Input should be"]),
+        ({"name": "none", "level": 3}, ["there is no compression"]),
+        ({"name": "zstd", "level": 0}, ["leave level out for level 3"]),
+        ({"name": "zstd", "level": 23}, ["level 23 is not one of 'zstd'; allowed: -7 to 22 but for 0"]),
+        ({"name": "zstd", "level": -8, "shuffle": "bit"}, ["level -8", "can't shuffle ('bit')"]),
+        ({"name": "blosc-lz4", "level": -1}, ["allowed: 0 to 9"]),
+        ({"name": "blosc-zstd", "level": 10, "shuffle": "x", "checksum": 5}, ["0 to 9", "shuffle: ", "checksum: "]),
+        ({"name": "none", "shuffle": "byte"}, ["compression 'none' can't shuffle"]),
+        ({"name": "zstd", "bogus": 1}, ["bogus: Extra inputs"]),
+        ({"name": "lzw"}, ["belongs to OME-TIFF"]),
+        ({}, ["name: Field required"]),
+        ("gzip", ["compression 'gzip' is not known; allowed: 'blosc-zstd', 'blosc-lz4', 'zstd', 'none', a Codec"]),
+        (3, ["compression 3 is not known"]),
+        ("", ["compression '' is not known"]),
+    ],
+)
+def test_compressions_that_are_refused(fields: object, messages: list[str]) -> None:
+    """What a compression can't be is an error at settings time that says what is allowed, all faults in one."""
+    with pytest.raises(ValidationError) as caught:
+        AcquisitionSettings(compression=fields)
+    ((place, text),) = [(fault["loc"], fault["msg"]) for fault in caught.value.errors()]
+    assert place == ("compression",)
+    assert all(message in text for message in messages)
+
+
+def test_assignment_to_a_codec() -> None:
+    """A codec is checked after each assignment, and stays as it was when the new value does not fit."""
+    codec = Codec(name="blosc-lz4", level=9, shuffle="bit")
+    for field, value in (("name", "none"), ("name", "zstd"), ("level", 10), ("shuffle", "both")):
+        with pytest.raises(ValidationError):
+            setattr(codec, field, value)
+    assert codec == Codec(name="blosc-lz4", level=9, shuffle="bit")
+
+
 # ---- formats -----------------------------------------------------------------------------------------------------
 
 
@@ -240,7 +327,7 @@ def test_format_to_come(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["direct", "", "OME-Zarr", "hdf5", {"name": "direct"}, {"name": 5}, {"backend": "direct"}, None, 3]
+    "value", ["n5", "", "OME-Zarr", "hdf5", {"name": "n5"}, {"name": 5}, {"backend": "n5"}, None, 3]
 )
 def test_unknown_format(value: object) -> None:
     """An unknown format or backend is an error at settings time, not when the first frame arrives."""

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from ome_writers.abc import BlockSink
+from ome_writers.abc import BlockSink, LayerSink, WritePlan
 from ome_writers.backends.acquire_zarr import AcquireZarrSink
+from ome_writers.backends.direct import DirectSink
 from ome_writers.backends.tensorstore import TensorStoreSink
 from ome_writers.backends.zarr_python import ZarrPythonSink, ZarrsSink
 from ome_writers.errors import UnsupportedError
-from ome_writers.testing.conformance import BlockSinkConformance, FrameSinkConformance
+from ome_writers.metadata import array_document
+from ome_writers.settings import Codec
+from ome_writers.testing.conformance import BlockSinkConformance, FrameSinkConformance, LayerSinkConformance
 from ome_writers.testing.datasets import Axes, acquisition, check_files, crc32c, make_plan
 from ome_writers.testing.faults import MemoryBlockSink
 
 pytestmark = pytest.mark.timeout(60)
+
+
+class TestDirectSink(LayerSinkConformance):
+    sink_class = DirectSink
 
 
 class TestTensorStoreSink(BlockSinkConformance):
@@ -49,6 +57,13 @@ class TestAcquireZarrSink(FrameSinkConformance):
         ) as caught:
             make_plan(tmp_path / "data.zarr", AcquireZarrSink, settings)
         assert caught.value.kind == "unsupported"
+        assert not (tmp_path / "data.zarr").exists()
+
+    def test_a_level_that_the_library_does_not_take_is_refused(self, tmp_path: Path) -> None:
+        """The library would fail without a reason; the refusal tells what it takes, before anything is made."""
+        settings = acquisition({"y": (8,), "x": (8,)}, "uint16", Codec(name="zstd", level=-1))
+        with pytest.raises(UnsupportedError, match=r"level -1 of 'zstd'; it can write 1 to 22.*'tensorstore'"):
+            make_plan(tmp_path / "data.zarr", AcquireZarrSink, settings)
         assert not (tmp_path / "data.zarr").exists()
 
 
@@ -95,6 +110,11 @@ class ConfusesArrays(TensorStoreSink):
         super().write_block(0, origin, block, stored)
 
 
+class IgnoresTheCodec(TensorStoreSink):
+    def __init__(self, plan: WritePlan) -> None:
+        super().__init__(replace(plan, array_document=array_document(plan.geometry, plan.codec.name)))
+
+
 def suite(sink: type[BlockSink]) -> BlockSinkConformance:
     class Suite(BlockSinkConformance):
         sink_class = sink
@@ -138,6 +158,91 @@ def test_the_suite_notices_a_sink_that_stores_nothing(tmp_path: Path) -> None:
     """A sink that writes no files fails."""
     with pytest.raises(AssertionError, match="other pixels"):
         suite(MemoryBlockSink).test_a_single_frame(tmp_path)
+
+
+def test_the_suite_notices_an_ignored_level(tmp_path: Path) -> None:
+    """A sink that compresses at a level of its own fails."""
+    with pytest.raises(AssertionError):
+        suite(IgnoresTheCodec).test_a_higher_level_makes_smaller_chunks(tmp_path, "zstd", (1, 9, 19))
+
+
+def test_the_suite_notices_an_ignored_shuffle(tmp_path: Path) -> None:
+    """A sink that shuffles bytes whatever it is told fails."""
+    with pytest.raises(AssertionError):
+        suite(IgnoresTheCodec).test_pixels_are_shuffled(tmp_path, "blosc-lz4", "bit", "uint16")
+
+
+@pytest.mark.parametrize("grid", ["unsharded", "sharded"])
+def test_the_suite_notices_a_missing_checksum(tmp_path: Path, grid: str) -> None:
+    """A sink that stores no checksums where they are asked for fails."""
+    with pytest.raises((AssertionError, ValueError)):
+        suite(IgnoresTheCodec).test_checksums_tell_changed_bytes(tmp_path, "none", grid)
+
+
+class LooksAtTheLayerLater(DirectSink):
+    def __init__(self, plan: WritePlan) -> None:
+        super().__init__(plan)
+        self._later: list[Any] = []
+
+    def write_chunks(self, *arguments: Any) -> None:
+        self._later.append(arguments)
+
+    def close(self) -> None:
+        for arguments in self._later:
+            super().write_chunks(*arguments)
+        super().close()
+
+
+class StoresSkippedLayers(DirectSink):
+    def skip_layer(self, array: int, cell: tuple[int, ...]) -> None:
+        self.write_chunks(array, cell, 0, np.zeros(self._layer_shape, np.uint16))
+
+    def __init__(self, plan: WritePlan) -> None:
+        super().__init__(plan)
+        self._layer_shape = plan.geometry.layer_shape
+
+
+class IgnoresRows(DirectSink):
+    def write_chunks(self, array: int, cell: tuple[int, ...], first_row: int, chunks: Any) -> None:
+        super().write_chunks(array, cell, 0, chunks)
+
+
+class AnnouncesTooMuch(DirectSink):
+    def readable_extent(self, array: int) -> int | None:
+        return (super().readable_extent(array) or 0) + 1
+
+
+def layer_suite(sink: type[LayerSink]) -> LayerSinkConformance:
+    class Suite(LayerSinkConformance):
+        sink_class = sink
+
+    return Suite()
+
+
+def test_the_suite_notices_a_sink_that_keeps_a_layer(tmp_path: Path) -> None:
+    """A sink that looks at the memory of a layer after the call fails."""
+    with pytest.raises(AssertionError, match="other pixels"):
+        layer_suite(LooksAtTheLayerLater).test_blocks_in_any_order(tmp_path, "sharded")
+
+
+def test_the_suite_notices_stored_layers_of_skipped_frames(tmp_path: Path) -> None:
+    """A sink that stores layers that nothing was acquired for fails."""
+    with pytest.raises(AssertionError):
+        layer_suite(StoresSkippedLayers).test_chunks_without_an_acquired_frame_are_not_stored(
+            tmp_path, "uneven shards", black=False
+        )
+
+
+def test_the_suite_notices_confused_rows(tmp_path: Path) -> None:
+    """A sink that writes all parts of a layer to its first rows fails."""
+    with pytest.raises(AssertionError):
+        layer_suite(IgnoresRows).test_rows_in_any_order(tmp_path, "unsharded")
+
+
+def test_the_suite_notices_a_sink_that_promises_too_much(tmp_path: Path) -> None:
+    """A sink that says more can be read than can fails."""
+    with pytest.raises(AssertionError):
+        layer_suite(AnnouncesTooMuch).test_what_is_said_to_be_readable_can_be_read(tmp_path, "sharded")
 
 
 class ForgetsSkips(AcquireZarrSink):

@@ -9,7 +9,15 @@ from typing import Literal
 
 import numpy as np
 
-from .settings import AcquisitionSettings, Dimension, Position, image_labels, image_path
+from .settings import (
+    AcquisitionSettings,
+    Dimension,
+    Position,
+    gathering_place,
+    image_labels,
+    image_path,
+    open_blocks,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +54,12 @@ class ArrayGeometry:
     def frame_bytes(self) -> int:
         """Bytes of one frame."""
         return math.prod(self.frame_shape) * np.dtype(self.dtype).itemsize
+
+    @property
+    def layer_shape(self) -> tuple[int, ...]:
+        """Shape of one layer of chunks: rows and columns of chunks in the frame, then the shape of a chunk."""
+        (height, width), (tall, wide) = self.frame_shape, self.chunks[-2:]
+        return (-(-height // tall), -(-width // wide), *self.chunks)
 
     @property
     def unbounded_axis(self) -> int | None:
@@ -145,18 +159,17 @@ class Layout:
         extent : sequence of int
             Steps of a block along each stored index axis.
         """
-        axis = self._gathering_axis(extent)
-        if axis is None:
-            return 1
-        return math.prod(self._blocks_along(a, extent) for a in self.axes[self.axes.index(axis) + 1 :])
+        return open_blocks(*self._counts_and_steps(extent))
 
     def explain_open_blocks(self, extent: Sequence[int]) -> str:
         """Return in words which dimension keeps :meth:`open_blocks` blocks open."""
-        axis = self._gathering_axis(extent)
-        if axis is None or axis.storage_axis is None:
+        counts, steps = self._counts_and_steps(extent)
+        place = gathering_place(counts, steps)
+        if place is None:
             return "one block is open at a time"
         return (
-            f"blocks of {self._steps(axis, extent)} steps of dimension {axis.name!r} stay open until all these steps "
+            f"blocks of {min(steps[place], counts[place] or steps[place])} steps of dimension "
+            f"{self.axes[place].name!r} stay open until all these steps "
             f"are acquired, {self.open_blocks(extent)} at once"
         )
 
@@ -168,21 +181,15 @@ class Layout:
         extent : sequence of int
             Steps of a block along each stored index axis.
         """
-        if any(axis.count is None for axis in self.axes):
+        counts, steps = self._counts_and_steps(extent)
+        if None in counts:
             return None
-        return math.prod(self._blocks_along(axis, extent) for axis in self.axes)
+        return math.prod(-(-(count or 1) // n) for count, n in zip(counts, steps, strict=True))
 
-    def _gathering_axis(self, extent: Sequence[int]) -> AcquisitionAxis | None:
-        return next((a for a in self.axes if a.storage_axis is not None and self._steps(a, extent) > 1), None)
-
-    def _steps(self, axis: AcquisitionAxis, extent: Sequence[int]) -> int:
-        """Return how many steps of a stored axis one block has, the axis being no longer than its count."""
-        steps = extent[axis.storage_axis or 0]
-        return steps if axis.count is None else min(steps, axis.count)
-
-    def _blocks_along(self, axis: AcquisitionAxis, extent: Sequence[int]) -> int:
-        count = axis.count or 1
-        return count if axis.storage_axis is None else -(-count // extent[axis.storage_axis])
+    def _counts_and_steps(self, extent: Sequence[int]) -> tuple[list[int | None], list[int]]:
+        """Return the steps of each dimension and those of a block along it, in acquisition order."""
+        steps = [1 if axis.storage_axis is None else extent[axis.storage_axis] for axis in self.axes]
+        return [axis.count for axis in self.axes], steps
 
 
 def plan_layout(settings: AcquisitionSettings) -> Layout:
@@ -191,7 +198,7 @@ def plan_layout(settings: AcquisitionSettings) -> Layout:
     Raises
     ------
     SettingsError
-        If the settings have no dimensions.
+        If the settings have no dimensions, or no dtype to plan chunks for.
     """
     dimensions = settings.dimensions
     stored = settings.storage_index_dimensions
@@ -214,7 +221,9 @@ def plan_layout(settings: AcquisitionSettings) -> Layout:
         for d in dimensions[:-2]
     )
     kind: Literal["image", "collection", "plate"] = "plate" if plate else "image" if single else "collection"
-    return Layout(kind, images, _geometry(settings.array_storage_dimensions, settings.dtype), axes)
+    planned = {d.name: d for d in settings.planned_dimensions}
+    geometry = _geometry([planned[d.name] for d in settings.array_storage_dimensions], settings.dtype)
+    return Layout(kind, images, geometry, axes)
 
 
 def _array_strides(settings: AcquisitionSettings) -> dict[str, int]:

@@ -18,7 +18,7 @@ from typing import Any, Final, Self, cast
 from ._dataset import DatasetFolder, encode
 from ._layout import plan_layout
 from ._router import Router
-from .abc import BlockSink, FrameSink, Sink, WritePlan
+from .abc import BlockSink, FrameSink, LayerSink, Sink, WritePlan
 from .backends import load_backend
 from .engine import (
     RECORDS_FILE,
@@ -27,6 +27,7 @@ from .engine import (
     BlockAssembly,
     BufferPool,
     Engine,
+    LayerAssembly,
     RecordLog,
     StreamStats,
     Workers,
@@ -65,11 +66,13 @@ class OMEStream:
         self._router = Router(plan.layout.axes)
         self._sink = sink_class(plan)
         self._records = RecordLog(plan.root / RECORDS_FILE, [image.path for image in plan.layout.images])
-        assembly: BlockAssembly | BatchAssembly
-        if isinstance(self._sink, BlockSink):
+        assembly: BlockAssembly | LayerAssembly | BatchAssembly
+        if isinstance(self._sink, LayerSink):
+            assembly = LayerAssembly(self._sink, plan.geometry, self._router)
+        elif isinstance(self._sink, BlockSink):
             assembly = BlockAssembly(self._sink, plan.geometry, self._router, memory.extent)
         else:
-            assembly = BatchAssembly(cast("FrameSink", self._sink), self._router, memory.extent[0])
+            assembly = BatchAssembly(cast("FrameSink", self._sink), plan.geometry, self._router, memory.extent[0])
         self._documents = _ArrayDocuments(folder, plan)
         self._engine = Engine(
             assembly=assembly,
@@ -381,9 +384,8 @@ def create_stream(settings: AcquisitionSettings) -> OMEStream:
     layout = plan_layout(settings)
     if sink_class.capabilities.always_sharded and layout.geometry.shards is None:
         layout = replace(layout, geometry=replace(layout.geometry, shards=layout.geometry.chunks))
-    compression = settings.compression or "none"
     folder = DatasetFolder(_absolute(settings.output_path))
-    plan = WritePlan(folder.root, layout, compression, array_document(layout.geometry, compression))
+    plan = WritePlan(folder.root, layout, settings.codec, array_document(layout.geometry, settings.codec))
     sink_class.check(plan)
     plan_memory(sink_class, plan, settings.buffer)
     if any(stream.path == folder.root and not stream.closed for stream in list(_open_streams)):

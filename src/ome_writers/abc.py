@@ -1,22 +1,24 @@
 """The contracts between the engine and the backends.
 
-A backend is one class: a :class:`BlockSink`, which is given aligned blocks, or a :class:`FrameSink`, which is given
-frames in acquisition order. It says what it can do in its :class:`Capabilities` and gets a :class:`WritePlan`.
+A backend is one class: a :class:`LayerSink`, which is given layers of chunks, a :class:`BlockSink`, which is given
+whole shards, or a :class:`FrameSink`, which is given frames in acquisition order. It says what it can do in its
+:class:`Capabilities` and gets a :class:`WritePlan`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from ._layout import ArrayGeometry, Layout
 from .errors import UnsupportedError
+from .settings import Codec
 
 Block: TypeAlias = npt.NDArray[Any]
 
@@ -33,8 +35,10 @@ class Capabilities:
         Pixel types that it can write.
     compressions : frozenset of str
         Compressions that it can write, ``"none"`` included.
-    block : str
-        For a block sink, the block that it wants: ``"shard"`` (whole shards) or ``"chunk"`` (one layer of chunks).
+    shuffles : frozenset of str
+        Shuffles of blosc that it can write, ``"none"`` included.
+    checksum : bool
+        Whether it can store chunks with a checksum.
     workers : int
         Threads that should hand blocks to it, unless the settings say otherwise.
     copies : float
@@ -46,7 +50,8 @@ class Capabilities:
     name: str
     dtypes: frozenset[str]
     compressions: frozenset[str]
-    block: Literal["shard", "chunk"] = "shard"
+    shuffles: frozenset[str] = frozenset({"none", "byte"})
+    checksum: bool = False
     workers: int = 1
     copies: float = 1.0
     always_sharded: bool = False
@@ -62,15 +67,15 @@ class WritePlan:
         The dataset's folder; it exists and holds all metadata documents.
     layout : Layout
         The dataset's arrays.
-    compression : str
-        ``"none"``, ``"zstd"``, ``"blosc-zstd"`` or ``"blosc-lz4"``.
+    codec : Codec
+        How chunks are compressed, with the defaults filled in.
     array_document : mapping
         The Zarr v3 metadata of every array, with a shape of 0 along an unbounded axis.
     """
 
     root: Path
     layout: Layout
-    compression: str
+    codec: Codec
     array_document: Mapping[str, Any]
 
     @property
@@ -107,10 +112,21 @@ class Sink(ABC):
                 f"backend {caps.name!r} can't write {plan.geometry.dtype}; it can write "
                 f"{', '.join(sorted(caps.dtypes))}. Use another dtype or another backend, such as 'tensorstore'."
             )
-        if plan.compression not in caps.compressions:
+        codec = plan.codec
+        if codec.name not in caps.compressions:
             raise UnsupportedError(
-                f"backend {caps.name!r} can't write compression {plan.compression!r}; it can write "
+                f"backend {caps.name!r} can't write compression {codec.name!r}; it can write "
                 f"{', '.join(sorted(caps.compressions))}."
+            )
+        if codec.shuffle not in caps.shuffles:
+            raise UnsupportedError(
+                f"backend {caps.name!r} can't write shuffle {codec.shuffle!r}; it can write "
+                f"{', '.join(sorted(caps.shuffles))}. Use another backend, such as 'tensorstore'."
+            )
+        if codec.checksum and not caps.checksum:
+            raise UnsupportedError(
+                f"backend {caps.name!r} can't write a checksum for each chunk. Set checksum=False, or use another "
+                "backend, such as 'tensorstore'."
             )
 
     @classmethod
@@ -149,6 +165,78 @@ class BlockSink(Sink):
             For each chunk along the index axes, whether a frame of it was acquired; chunks without any must not be
             stored. None means all.
         """
+
+
+class LayersLostError(OSError):
+    """Layers that were written before are lost: what they are part of could not be completed.
+
+    Attributes
+    ----------
+    layers : tuple of (int, tuple of int)
+        Number of the array and place in the chunk grid, along the index axes, of each layer.
+    """
+
+    def __init__(self, message: str, layers: Iterable[tuple[int, tuple[int, ...]]]) -> None:
+        super().__init__(message)
+        self.layers = tuple(layers)
+
+
+class LayerSink(Sink):
+    """A sink that takes layers of chunks, in any order, possibly from several threads at once.
+
+    A layer is all chunks in the frame for one step of the chunk grid along the index axes. Its chunks are whole and
+    lie one after the other in memory, as on disk.
+    """
+
+    takes_groups: ClassVar[bool] = False
+    """Whether :meth:`write_layers` is there."""
+
+    @abstractmethod
+    def write_chunks(self, array: int, cell: tuple[int, ...], first_row: int, chunks: Block) -> None:
+        """Write whole rows of chunks of a layer; when this returns, the sink holds no reference to them.
+
+        Parameters
+        ----------
+        array : int
+            Number of the array.
+        cell : tuple of int
+            Place of the layer in the chunk grid, along the index axes.
+        first_row : int
+            Place of the first row of chunks in the grid, along the frame's height.
+        chunks : ndarray, shape (rows, columns, *chunk)
+            The chunks of these rows, C-contiguous; 0 (the fill value) where there is no frame or no pixel.
+
+        Raises
+        ------
+        LayersLostError
+            If layers that were written before can't be read any more. Any other error concerns these chunks alone.
+        """
+
+    def write_layers(self, array: int, cells: Sequence[tuple[int, ...]], layers: Sequence[Block]) -> None:
+        """Write several small layers of one shard, all of them or none.
+
+        Called only if :attr:`takes_groups` is set, for arrays whose shards span the frame. After an error each of them
+        is given to :meth:`write_chunks`.
+
+        Parameters
+        ----------
+        array : int
+            Number of the array.
+        cells : sequence of tuple of int
+            Place of each layer in the chunk grid, along the index axes.
+        layers : sequence of ndarray, shape (rows, columns, *chunk)
+            All chunks of each layer, C-contiguous.
+        """
+        raise NotImplementedError
+
+    @abstractmethod
+    def skip_layer(self, array: int, cell: tuple[int, ...]) -> None:
+        """Take note that no frame of a layer was acquired; its chunks must not be stored."""
+
+    def readable_extent(self, array: int) -> int | None:
+        """Return how far along the unbounded axis others can read now; None when as far as layers were written."""
+        del array
+        return None
 
 
 class FrameSink(Sink):

@@ -37,8 +37,10 @@ def stored_chunks(
         yield tuple(slice(int(i) * c, min((int(i) + 1) * c, n)) for i, c, n in zip(cell, chunks, shape, strict=False))
 
 
-def has_black_chunk(block: npt.NDArray[Any], chunks: Sequence[int], stored: npt.NDArray[np.bool_] | None) -> bool:
-    """Tell whether a chunk that is to be stored has pixels of 0 only.
+def black_chunks(
+    block: npt.NDArray[Any], chunks: Sequence[int], stored: npt.NDArray[np.bool_] | None
+) -> npt.NDArray[np.bool_]:
+    """Return which chunks of a block that are to be stored have pixels of 0 only, along all axes.
 
     Parameters
     ----------
@@ -49,10 +51,14 @@ def has_black_chunk(block: npt.NDArray[Any], chunks: Sequence[int], stored: npt.
     stored : ndarray of bool, optional
         Whether each chunk along the index axes is to be stored; None means all.
     """
-    suspects = block[tuple(slice(None, None, c) for c in chunks)] == 0  # the first pixel of each chunk
+    suspects: npt.NDArray[np.bool_] = (
+        block[tuple(slice(None, None, c) for c in chunks)] == 0
+    )  # the first pixel of each chunk
     if stored is not None:
         suspects &= stored[..., None, None]
-    return any(not block[cell].any() for cell in stored_chunks(block.shape, chunks, suspects))
+    for cell, part in zip(np.argwhere(suspects), stored_chunks(block.shape, chunks, suspects), strict=True):
+        suspects[tuple(cell)] = not block[part].any()
+    return suspects
 
 
 def virtual_document(document: Any, shape: Sequence[int | None]) -> dict[str, Any]:

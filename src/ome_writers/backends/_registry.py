@@ -19,6 +19,7 @@ class _Entry:
 
 
 _BACKENDS: Final = {  # in the order in which "auto" tries them
+    "direct": _Entry("direct", "DirectSink", ()),
     "tensorstore": _Entry("tensorstore", "TensorStoreSink", ("tensorstore",)),
     "zarrs-python": _Entry("zarr_python", "ZarrsSink", ("zarr", "zarrs")),
     "zarr-python": _Entry("zarr_python", "ZarrPythonSink", ("zarr",)),

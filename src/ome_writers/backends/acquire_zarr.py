@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections import defaultdict
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -20,7 +21,10 @@ import numpy as np
 
 from ome_writers.abc import Block, Capabilities, FrameSink, WritePlan
 from ome_writers.errors import UnsupportedError
-from ome_writers.settings import DTYPES
+from ome_writers.settings import DTYPES, Codec
+
+from ._chunks import black_chunks
+from ._zeros import BlackChunks
 
 _LIBRARY_QUEUE_FRAMES: Final = 512
 _LIBRARY_QUEUE_BYTES: Final = 1 << 28
@@ -33,24 +37,30 @@ _CODECS = {
     "blosc-zstd": (az.Compressor.BLOSC1, az.CompressionCodec.BLOSC_ZSTD),
     "zstd": (az.Compressor.ZSTD, az.CompressionCodec.ZSTD),
 }
-_SHUFFLES = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
+_SHUFFLES = {"none": 0, "byte": 1, "bit": 2}
 
 
 class AcquireZarrSink(FrameSink):
-    """Writes frames with acquire-zarr, which stores no chunk whose pixels are all 0, acquired or not."""
+    """Writes frames with acquire-zarr; chunks of zeros, which it leaves out, are added when it has closed."""
 
     capabilities: ClassVar[Capabilities] = Capabilities(
         name="acquire-zarr",
         dtypes=frozenset(DTYPES) - {"float16"},
         compressions=frozenset({"none", "zstd", "blosc-zstd", "blosc-lz4"}),
+        shuffles=frozenset({"none", "byte", "bit"}),
         copies=1.0,  # its queue of frames
         always_sharded=True,
     )
 
     @classmethod
     def check(cls, plan: WritePlan) -> None:
-        """Refuse storage orders that the library can't make."""
+        """Refuse levels and storage orders that the library can't make."""
         super().check(plan)
+        if (plan.codec.level or 0) < 0:
+            raise UnsupportedError(
+                f"backend 'acquire-zarr' can't write level {plan.codec.level} of {plan.codec.name!r}; it can write 1 "
+                "to 22. Use such a level, or another backend, such as 'tensorstore'."
+            )
         stored = _stored_axes(plan)
         if stored and stored[0].storage_axis != 0:
             raise UnsupportedError(
@@ -75,6 +85,11 @@ class AcquireZarrSink(FrameSink):
         self._frame_bytes = plan.geometry.frame_bytes
         self._limit = self.memory_needed(plan)
         self._folders = [plan.array_path(array) for array in range(len(plan.layout.images))]
+        self._chunks = plan.geometry.chunks
+        self._axes = _stored_axes(plan)
+        self._appended = [0] * len(self._folders)
+        self._black: defaultdict[int, set[tuple[int, ...]]] = defaultdict(set)
+        self._black_chunks = BlackChunks(plan)
         self._aside = Path(tempfile.mkdtemp(prefix="ome-writers-"))
         try:
             self._streams = [
@@ -87,6 +102,8 @@ class AcquireZarrSink(FrameSink):
 
     def write_frames(self, array: int, frames: Block) -> None:
         """Append frames, which the library copies to its queue; wait while the queues hold too much."""
+        self._note_black(array, frames)
+        self._appended[array] += len(frames)
         self._streams[array].append(frames)
         # the library has no event to wait on, so look from time to time; memory that stays taken is not a queue's
         least, give_up = float("inf"), float("inf")
@@ -100,6 +117,7 @@ class AcquireZarrSink(FrameSink):
 
     def skip_frames(self, array: int, count: int) -> None:
         """Leave frames out, which the library fills with zeros."""
+        self._appended[array] += count
         self._streams[array].skip(count * self._frame_bytes)
 
     def close(self) -> None:
@@ -114,8 +132,32 @@ class AcquireZarrSink(FrameSink):
         for folder in self._folders:
             with suppress(OSError):  # it is not empty
                 (folder / "c").rmdir()
+        try:
+            for array, cells in self._black.items():
+                self._black_chunks.add(array, sorted(cells))
+        except OSError as error:
+            errors.append(error)
         if errors:
             raise errors[0]
+
+    def _note_black(self, array: int, frames: Block) -> None:
+        """Note the chunks in which a frame is black; they are left out by the library if all of their frames are."""
+        height, width = self._chunks[-2:]
+        for number, frame in enumerate(frames, self._appended[array]):
+            if frame[::height, ::width].all():  # the first pixel of each chunk
+                continue
+            index = self._index(number)
+            layer = tuple(i // c for i, c in zip(index, self._chunks, strict=False))
+            for row, column in np.argwhere(black_chunks(frame, (height, width), None)):
+                self._black[array].add((*layer, int(row), int(column)))
+
+    def _index(self, number: int) -> tuple[int, ...]:
+        """Return the index in storage order of a frame, by its number in its array."""
+        index = [0] * len(self._axes)
+        for axis in reversed(self._axes):
+            number, step = divmod(number, axis.count) if axis.count else (0, number)
+            index[axis.storage_axis] = step
+        return tuple(index)
 
 
 def _linked(array: Path, elsewhere: Path) -> Path:
@@ -154,8 +196,8 @@ def _settings(plan: WritePlan, folder: Path) -> az.StreamSettings:
     settings.is_ngff = False
     if order != sorted(order):
         settings.storage_dimension_order = list(geometry.dimension_names)
-    if plan.compression in _CODECS:
-        settings.compression = _compression(plan)
+    if plan.codec.name in _CODECS:
+        settings.compression = _compression(plan.codec)
     cores = os.cpu_count() or 1
     return az.StreamSettings(
         arrays=[settings],
@@ -165,15 +207,8 @@ def _settings(plan: WritePlan, folder: Path) -> az.StreamSettings:
     )
 
 
-def _compression(plan: WritePlan) -> az.CompressionSettings:
-    compressor, codec = _CODECS[plan.compression]
-    codecs = plan.array_document["codecs"]
-    if codecs[0]["name"] == "sharding_indexed":
-        codecs = codecs[0]["configuration"]["codecs"]
-    settings = codecs[-1]["configuration"]
+def _compression(codec: Codec) -> az.CompressionSettings:
+    compressor, library = _CODECS[codec.name]
     return az.CompressionSettings(
-        compressor=compressor,
-        codec=codec,
-        level=settings.get("clevel", settings.get("level")),
-        shuffle=_SHUFFLES[settings.get("shuffle", "noshuffle")],
+        compressor=compressor, codec=library, level=codec.level, shuffle=_SHUFFLES[codec.shuffle or "none"]
     )

@@ -26,6 +26,8 @@ class TensorStoreSink(BlockSink):
         name="tensorstore",
         dtypes=frozenset(DTYPES),
         compressions=frozenset({"none", "zstd", "blosc-zstd", "blosc-lz4"}),
+        shuffles=frozenset({"none", "byte", "bit"}),
+        checksum=True,
         workers=2,
         copies=2.0,  # measured: the encoded shard, and what the allocator keeps of earlier ones
     )

@@ -17,7 +17,8 @@ from zarr.storage import LocalStore, StorePath
 from ome_writers.abc import Block, BlockSink, Capabilities, WritePlan
 from ome_writers.settings import DTYPES
 
-from ._chunks import has_black_chunk, region_of, virtual_document
+from ._chunks import black_chunks, region_of, virtual_document
+from ._zeros import BlackChunks
 
 _ZARR_PYTHON: Final = "zarr.core.codec_pipeline.BatchedCodecPipeline"
 _ZARRS: Final = "zarrs.ZarrsCodecPipeline"
@@ -31,6 +32,8 @@ class ZarrPythonSink(BlockSink):
         name="zarr-python",
         dtypes=frozenset(DTYPES),
         compressions=frozenset({"none", "zstd", "blosc-zstd", "blosc-lz4"}),
+        shuffles=frozenset({"none", "byte", "bit"}),
+        checksum=True,
         workers=1,
         copies=2.0,  # the encoded chunks, and the shard that they are joined to
     )
@@ -40,6 +43,7 @@ class ZarrPythonSink(BlockSink):
         self._store = LocalStore(plan.root)
         self._arrays: dict[tuple[int, str, bool], Any] = {}
         self._lock = threading.Lock()
+        self._black = BlackChunks(plan)
 
     def write_block(
         self, array: int, origin: tuple[int, ...], block: Block, stored: npt.NDArray[np.bool_] | None
@@ -47,11 +51,19 @@ class ZarrPythonSink(BlockSink):
         """Write one block; returns when it is in the file.
 
         The library writes all chunks of a block or leaves out those of zeros only. So chunks that no frame was
-        acquired for are left out unless an acquired one is black: then the block is written with all of its chunks,
-        and its skipped frames are stored as zeros.
+        acquired for are left out, and then those that were acquired and are black are written after the others.
         """
-        everything = stored is None or has_black_chunk(block, self._plan.geometry.chunks, stored)
-        self._write(array, origin, block, _ZARR_PYTHON, everything=everything)
+        if stored is None:
+            self._write(array, origin, block, _ZARR_PYTHON, everything=True)
+        else:
+            self._write(array, origin, block, _ZARR_PYTHON, everything=False)
+            self._add_black_chunks(array, origin, black_chunks(block, self._plan.geometry.chunks, stored))
+
+    def _add_black_chunks(self, array: int, origin: tuple[int, ...], black: npt.NDArray[np.bool_]) -> None:
+        """Store the chunks of zeros of a block that the library has left out."""
+        if black.any():
+            first = [o // c for o, c in zip((*origin, 0, 0), self._plan.geometry.chunks, strict=True)]
+            self._black.add(array, [tuple(map(int, cell)) for cell in np.argwhere(black) + first])
 
     def close(self) -> None:
         """Let go of all arrays."""
@@ -82,8 +94,10 @@ class ZarrsSink(ZarrPythonSink):
         name="zarrs-python",
         dtypes=frozenset(DTYPES),
         compressions=frozenset({"none", "zstd", "blosc-zstd", "blosc-lz4"}),
+        shuffles=frozenset({"none", "byte", "bit"}),
+        checksum=True,
         workers=1,
-        copies=2.0,  # of a block with a black chunk; else one
+        copies=1.0,  # the encoded shard
     )
 
     def write_block(
@@ -91,10 +105,9 @@ class ZarrsSink(ZarrPythonSink):
     ) -> None:
         """Write one block; returns when it is in the file.
 
-        zarrs leaves out chunks of zeros only, also when it is told to write them (version 0.2.3). So a block with an
-        acquired chunk that is black is written by zarr-python's own codecs, with all of its chunks.
+        zarrs leaves out chunks of zeros only, also when it is told to write them (version 0.2.3). Those that were
+        acquired are written after the others.
         """
-        if has_black_chunk(block, self._plan.geometry.chunks, stored):
-            self._write(array, origin, block, _ZARR_PYTHON, everything=True)
-        else:
-            self._write(array, origin, block, _ZARRS, everything=stored is None)
+        black = black_chunks(block, self._plan.geometry.chunks, stored)
+        self._write(array, origin, block, _ZARRS, everything=stored is None)
+        self._add_black_chunks(array, origin, black)

@@ -1,6 +1,6 @@
 """The engine between ``append`` and a backend: copy, gather, bound memory, write in the background, latch errors."""
 
-from ._assembly import BatchAssembly, BlockAssembly
+from ._assembly import BatchAssembly, BlockAssembly, LayerAssembly
 from ._engine import Engine, StreamStats
 from ._plan import MemoryPlan, plan_memory
 from ._pool import BufferPool
@@ -14,6 +14,7 @@ __all__ = [
     "BlockAssembly",
     "BufferPool",
     "Engine",
+    "LayerAssembly",
     "MemoryPlan",
     "RecordLog",
     "StreamStats",

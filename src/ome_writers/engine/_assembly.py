@@ -6,21 +6,26 @@ Nothing here has threads or files; memory for the pixels is attached from outsid
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from itertools import groupby
-from operator import mod, sub
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import groupby, product
+from operator import floordiv, mod, sub
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ome_writers._layout import ArrayGeometry
 from ome_writers._router import Router
-from ome_writers.abc import BlockSink, FrameSink
+from ome_writers.abc import BlockSink, FrameSink, LayerSink
 
+from ._forms import ChunkMajor, Form, FrameMajor
 from ._pool import Buffer
 
 Index = tuple[int, ...]
+
+_GROUP_BYTES: Final = 1 << 20
+"""Layers are handed over together up to this size."""
 
 
 class Parcel:
@@ -34,24 +39,28 @@ class Parcel:
         Index of its first frame.
     extent : tuple of int
         Frames along each index axis.
+    form : Form
+        How the frames lie in memory.
     """
 
-    __slots__ = ("array", "buffer", "extent", "origin", "pixels", "remaining", "stored")
+    __slots__ = ("array", "buffer", "extent", "form", "origin", "pixels", "remaining", "stored")
 
-    def __init__(self, array: int, origin: Index, extent: Index) -> None:
+    def __init__(self, array: int, origin: Index, extent: Index, form: Form) -> None:
         self.array = array
         self.origin = origin
         self.extent = extent
+        self.form = form
         self.remaining = math.prod(extent)
         self.stored: npt.NDArray[np.bool_] = np.zeros(extent, np.bool_)
         self.buffer: Buffer | None = None
         self.pixels: npt.NDArray[Any] | None = None
 
-    def attach(self, buffer: Buffer, geometry: ArrayGeometry) -> None:
-        """Use a buffer for the pixels."""
-        size = math.prod(self.extent) * geometry.frame_bytes
-        self.buffer = buffer
-        self.pixels = buffer[:size].view(geometry.dtype).reshape(self.extent + geometry.frame_shape)
+    def put(self, slot: Index, frame: npt.NDArray[Any], acquire: Callable[[], Buffer]) -> None:
+        """Copy a frame to its slot; ``acquire`` gives the memory when this is the first one."""
+        if self.pixels is None:
+            self.buffer = acquire()
+            self.pixels = self.form.view(self.buffer, self.extent)
+        self.form.put(self.pixels, slot, frame)
 
     def detach(self) -> Buffer | None:
         """Give the buffer up."""
@@ -69,24 +78,35 @@ class Assembly(Protocol):
     in_order: bool
     """Whether a parcel makes no sense once an earlier one could not be written."""
 
+    group: int
+    """How many parcels may be handed over together; with 1, :meth:`tasks` is used, else :meth:`grouped`."""
+
     def place(self, frame: int) -> tuple[Parcel, Index]:
         """Return the parcel of the next frame, by its number, and its slot in it; changes nothing that counts."""
         ...
 
-    def mark(self, parcel: Parcel, slot: Index, *, stored: bool) -> Iterable[Parcel]:
+    def mark(self, parcel: Parcel, slot: Index, *, stored: bool) -> Sequence[Parcel]:
         """Count the frame in a slot as acquired or skipped; return the parcels that are now ready to be written."""
         ...
 
-    def rest(self) -> Iterable[Parcel]:
+    def rest(self) -> Sequence[Parcel]:
         """Give up all parcels that are not ready."""
         ...
 
-    def write(self, parcel: Parcel) -> None:
-        """Hand a parcel to the sink."""
+    def tasks(self, parcel: Parcel) -> Sequence[Callable[[], None]]:
+        """Return what hands a parcel to the sink; several tasks may be carried out at once, in any order."""
+        ...
+
+    def grouped(self, parcels: Sequence[Parcel]) -> Iterator[tuple[Sequence[Parcel], Callable[[], None]]]:
+        """Yield parcels that go to the sink together, and what hands them over."""
         ...
 
     def frame_numbers(self, parcel: Parcel) -> list[int]:
         """Return the numbers of the frames that a parcel holds, ascending."""
+        ...
+
+    def frames_of(self, layers: Iterable[tuple[int, Index]], frames: int) -> list[int]:
+        """Return the numbers of the frames in layers, of the first ``frames`` ones; skipped frames among them."""
         ...
 
     def reach(self, parcel: Parcel, axis: int) -> int:
@@ -94,8 +114,92 @@ class Assembly(Protocol):
         ...
 
 
-class BlockAssembly:
-    """Gathers the frames of aligned blocks, in whatever order they come.
+class _BoxAssembly:
+    """Gathers the frames of aligned boxes, in whatever order they come.
+
+    Parameters
+    ----------
+    geometry : ArrayGeometry
+        Of every array.
+    router : Router
+        Where frames belong.
+    extent : tuple of int
+        Frames of a whole box along each index axis.
+    form : Form
+        How the frames of a box lie in memory.
+    """
+
+    in_order = False
+    group = 1
+
+    def __init__(self, geometry: ArrayGeometry, router: Router, extent: Index, form: Form) -> None:
+        self._router = router
+        self._extent = extent
+        self._shape = geometry.shape[:-2]
+        self._form = form
+        self._open: dict[tuple[int, Index], Parcel] = {}
+
+    def place(self, frame: int) -> tuple[Parcel, Index]:
+        """Return the box of a frame, opened when this is its first, and the slot in it."""
+        array, index = self._router.locate(frame)
+        slot = tuple(map(mod, index, self._extent))
+        origin = tuple(map(sub, index, slot))
+        parcel = self._open.get((array, origin))
+        if parcel is None:
+            extent = tuple(
+                e if n is None else min(e, n - o) for e, n, o in zip(self._extent, self._shape, origin, strict=True)
+            )
+            parcel = self._open[array, origin] = Parcel(array, origin, extent, self._form)
+        return parcel, slot
+
+    def mark(self, parcel: Parcel, slot: Index, *, stored: bool) -> Sequence[Parcel]:
+        """Count a frame; its box is ready when all of its frames were acquired or skipped."""
+        parcel.stored[slot] = stored
+        parcel.remaining -= 1
+        if parcel.remaining:
+            return ()
+        del self._open[parcel.array, parcel.origin]
+        return (parcel,)
+
+    def rest(self) -> list[Parcel]:
+        """Give up all boxes that lack frames."""
+        parcels = list(self._open.values())
+        self._open.clear()
+        return parcels
+
+    def grouped(self, parcels: Sequence[Parcel]) -> Iterator[tuple[Sequence[Parcel], Callable[[], None]]]:
+        """Yield each box, and what hands it over."""
+        return (((parcel,), task) for parcel in parcels for task in self.tasks(parcel))
+
+    def tasks(self, parcel: Parcel) -> Sequence[Callable[[], None]]:
+        """Return what hands a box to the sink."""
+        raise NotImplementedError
+
+    def frame_numbers(self, parcel: Parcel) -> list[int]:
+        """Return the numbers of the frames that a box holds, ascending."""
+        return sorted(
+            self._router.number(parcel.array, [o + s for o, s in zip(parcel.origin, slot, strict=True)])
+            for slot in parcel.stored_slots()
+        )
+
+    def frames_of(self, layers: Iterable[tuple[int, Index]], frames: int) -> list[int]:
+        """Return the numbers of the frames in layers (boxes), of the first ``frames`` ones."""
+        numbers = []
+        for array, cell in layers:
+            steps = [
+                range(c * e, c * e + e if n is None else min(c * e + e, n))
+                for c, e, n in zip(cell, self._extent, self._shape, strict=True)
+            ]
+            numbers += [n for n in (self._router.number(array, index) for index in product(*steps)) if n < frames]
+        return numbers
+
+    def reach(self, parcel: Parcel, axis: int) -> int:
+        """Return the extent that an array has along a storage axis with the frames of a box in it."""
+        return parcel.origin[axis] + parcel.extent[axis]
+
+
+class BlockAssembly(_BoxAssembly):
+    """Gathers the frames of blocks of whole shards.
 
     Parameters
     ----------
@@ -109,46 +213,17 @@ class BlockAssembly:
         Frames of a whole block along each index axis.
     """
 
-    in_order = False
-
     def __init__(self, sink: BlockSink, geometry: ArrayGeometry, router: Router, extent: Index) -> None:
+        super().__init__(geometry, router, extent, FrameMajor(geometry))
         self._sink = sink
-        self._router = router
-        self._extent = extent
-        self._shape = geometry.shape[:-2]
         self._unbounded_axis = geometry.unbounded_axis
         self._chunks = tuple(min(c, e) for c, e in zip(geometry.chunks[:-2], extent, strict=True))
-        self._open: dict[tuple[int, Index], Parcel] = {}
 
-    def place(self, frame: int) -> tuple[Parcel, Index]:
-        """Return the block of a frame, opened when this is its first, and the slot in it."""
-        array, index = self._router.locate(frame)
-        slot = tuple(map(mod, index, self._extent))
-        origin = tuple(map(sub, index, slot))
-        parcel = self._open.get((array, origin))
-        if parcel is None:
-            extent = tuple(
-                e if n is None else min(e, n - o) for e, n, o in zip(self._extent, self._shape, origin, strict=True)
-            )
-            parcel = self._open[array, origin] = Parcel(array, origin, extent)
-        return parcel, slot
+    def tasks(self, parcel: Parcel) -> Sequence[Callable[[], None]]:
+        """Return what hands a block to the sink: nothing when all of it was skipped."""
+        return () if parcel.pixels is None else (lambda: self._write(parcel),)
 
-    def mark(self, parcel: Parcel, slot: Index, *, stored: bool) -> Iterable[Parcel]:
-        """Count a frame; its block is ready when all of its frames were acquired or skipped."""
-        parcel.stored[slot] = stored
-        parcel.remaining -= 1
-        if parcel.remaining:
-            return ()
-        del self._open[parcel.array, parcel.origin]
-        return (parcel,)
-
-    def rest(self) -> list[Parcel]:
-        """Give up all blocks that lack frames."""
-        parcels = list(self._open.values())
-        self._open.clear()
-        return parcels
-
-    def write(self, parcel: Parcel) -> None:
+    def _write(self, parcel: Parcel) -> None:
         """Hand a block to the sink, its missing frames filled with 0, cut to what an unbounded axis has."""
         pixels, stored = parcel.pixels, parcel.stored
         if pixels is None or not stored.any():
@@ -156,7 +231,7 @@ class BlockAssembly:
         if stored.all():
             self._sink.write_block(parcel.array, parcel.origin, pixels, None)
             return
-        pixels[~stored] = 0
+        parcel.form.clear(pixels, ~stored)
         if (axis := self._unbounded_axis) is not None:
             others = tuple(i for i in range(stored.ndim) if i != axis)
             steps = 1 + int(np.flatnonzero(stored.any(axis=others))[-1])
@@ -170,16 +245,73 @@ class BlockAssembly:
             stored = np.logical_or.reduceat(stored, range(0, stored.shape[axis], chunk), axis=axis)
         return stored
 
-    def frame_numbers(self, parcel: Parcel) -> list[int]:
-        """Return the numbers of the frames that a block holds, ascending."""
-        return sorted(
-            self._router.number(parcel.array, [o + s for o, s in zip(parcel.origin, slot, strict=True)])
-            for slot in parcel.stored_slots()
-        )
+
+class LayerAssembly(_BoxAssembly):
+    """Gathers the frames of layers of chunks, cut into chunks.
+
+    A large layer is handed over in parts, rows of chunks, so that workers share it: the layer that is complete first
+    is written first, and its memory is free for the next one. Small layers are handed over together when workers are
+    behind.
+
+    Parameters
+    ----------
+    sink : LayerSink
+        Where layers go.
+    geometry : ArrayGeometry
+        Of every array.
+    router : Router
+        Where frames belong.
+    """
+
+    def __init__(self, sink: LayerSink, geometry: ArrayGeometry, router: Router) -> None:
+        form = ChunkMajor(geometry)
+        super().__init__(geometry, router, geometry.index_extent("chunk"), form)
+        self._sink = sink
+        self._parts = form.parts
+        rows, columns = geometry.layer_shape[:2]
+        self._per_shard: Index = ()
+        if sink.takes_groups and geometry.shards is not None and len(self._parts) == 1:
+            self._per_shard = per_shard = tuple(map(floordiv, geometry.shards, geometry.chunks))
+            if rows <= per_shard[-2] and columns <= per_shard[-1]:
+                self.group = max(1, _GROUP_BYTES // form.nbytes(()))
+
+    def tasks(self, parcel: Parcel) -> Sequence[Callable[[], None]]:
+        """Return what hands a layer to the sink, part by part, or tells that there is nothing in it."""
+        cell, array, pixels = self._cell(parcel), parcel.array, self._pixels(parcel)
+        if pixels is None:
+            return (partial(self._sink.skip_layer, array, cell),)
+        return [partial(self._sink.write_chunks, array, cell, rows.start, pixels[rows]) for rows in self._parts]
+
+    def grouped(self, parcels: Sequence[Parcel]) -> Iterator[tuple[Sequence[Parcel], Callable[[], None]]]:
+        """Yield layers of one shard that go to the sink together, and what hands them over."""
+        by_shard: dict[tuple[int, Index], list[Parcel]] = {}
+        for parcel in parcels:
+            cell = self._cell(parcel)
+            if self._pixels(parcel) is None:
+                yield (parcel,), partial(self._sink.skip_layer, parcel.array, cell)
+            else:
+                shard = tuple(map(floordiv, cell, self._per_shard))
+                by_shard.setdefault((parcel.array, shard), []).append(parcel)
+        for (array, _), members in by_shard.items():
+            layers = [parcel.pixels for parcel in members if parcel.pixels is not None]
+            yield members, partial(self._sink.write_layers, array, list(map(self._cell, members)), layers)
+
+    def _cell(self, parcel: Parcel) -> Index:
+        return tuple(map(floordiv, parcel.origin, self._extent))
+
+    def _pixels(self, parcel: Parcel) -> npt.NDArray[Any] | None:
+        """Return the pixels of a layer, its missing frames filled with 0; None when no frame was acquired."""
+        pixels = parcel.pixels
+        if pixels is None or not parcel.stored.any():
+            return None
+        if parcel.stored.size < math.prod(pixels.shape[2:-2]) or not parcel.stored.all():
+            parcel.form.clear(pixels, ~parcel.stored)
+        return pixels
 
     def reach(self, parcel: Parcel, axis: int) -> int:
-        """Return the extent that an array has along a storage axis with the frames of a block in it."""
-        return parcel.origin[axis] + parcel.extent[axis]
+        """Return the extent that others can read: in shards, frames can be read when their shard is complete."""
+        readable = self._sink.readable_extent(parcel.array)
+        return super().reach(parcel, axis) if readable is None else readable
 
 
 class BatchAssembly:
@@ -191,6 +323,8 @@ class BatchAssembly:
     ----------
     sink : FrameSink
         Where batches go.
+    geometry : ArrayGeometry
+        Of every array.
     router : Router
         Where frames belong.
     size : int
@@ -198,9 +332,11 @@ class BatchAssembly:
     """
 
     in_order = True
+    group = 1
 
-    def __init__(self, sink: FrameSink, router: Router, size: int) -> None:
+    def __init__(self, sink: FrameSink, geometry: ArrayGeometry, router: Router, size: int) -> None:
         self._sink = sink
+        self._form = FrameMajor(geometry)
         self._router = router
         self._size = size
         self._batch: Parcel | None = None
@@ -212,11 +348,11 @@ class BatchAssembly:
         batch = self._batch
         if batch is None or batch.array != array:
             if self._next is None or self._next.origin != (frame,):
-                self._next = Parcel(array, (frame,), (self._size,))
+                self._next = Parcel(array, (frame,), (self._size,), self._form)
             return self._next, (0,)
         return batch, (frame - batch.origin[0],)
 
-    def mark(self, parcel: Parcel, slot: Index, *, stored: bool) -> Iterable[Parcel]:
+    def mark(self, parcel: Parcel, slot: Index, *, stored: bool) -> Sequence[Parcel]:
         """Count a frame; a batch is ready when it is full, or when a frame begins another one."""
         parcel.stored[slot] = stored
         parcel.remaining -= 1
@@ -235,7 +371,11 @@ class BatchAssembly:
         self._batch = self._next = None
         return parcels
 
-    def write(self, parcel: Parcel) -> None:
+    def tasks(self, parcel: Parcel) -> Sequence[Callable[[], None]]:
+        """Return what hands a batch to the sink."""
+        return (lambda: self._write(parcel),)
+
+    def _write(self, parcel: Parcel) -> None:
         """Hand the frames of a batch to the sink, and leave out those that were skipped."""
         count = parcel.extent[0] - parcel.remaining
         for is_stored, run in groupby(range(count), key=lambda slot: bool(parcel.stored[slot])):
@@ -245,9 +385,18 @@ class BatchAssembly:
             else:
                 self._sink.skip_frames(parcel.array, len(slots))
 
+    def grouped(self, parcels: Sequence[Parcel]) -> Iterator[tuple[Sequence[Parcel], Callable[[], None]]]:
+        """Yield each batch, and what hands it over."""
+        return (((parcel,), task) for parcel in parcels for task in self.tasks(parcel))
+
     def frame_numbers(self, parcel: Parcel) -> list[int]:
         """Return the numbers of the frames that a batch holds, ascending."""
         return [parcel.origin[0] + slot for (slot,) in parcel.stored_slots()]
+
+    def frames_of(self, layers: Iterable[tuple[int, Index]], frames: int) -> list[int]:
+        """Return nothing: batches have no layers."""
+        del layers, frames
+        return []
 
     def reach(self, parcel: Parcel, axis: int) -> int:
         """Return the extent that an array has along a storage axis with the frames of a batch in it."""

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 
 from ome_writers._layout import ArrayGeometry
 from ome_writers._router import Router
+from ome_writers.abc import LayersLostError
 from ome_writers.errors import FrameCountError, SettingsError, StreamClosedError, WriteError
 
 from ._assembly import Assembly, Parcel
 from ._frames import as_frame, encode_metadata
-from ._pool import BufferPool
+from ._pool import Buffer, BufferPool
 from ._records import RecordLog
 from ._workers import Workers
 
@@ -54,6 +57,15 @@ class StreamStats:
     buffer_bytes: int
     stalled_seconds: float
     workers: int
+
+
+@dataclass(slots=True)
+class _Delivery:
+    """A parcel on its way to the sink."""
+
+    parcel: Parcel
+    tasks: int  # that are still to be done
+    failed: bool = False
 
 
 class Engine:
@@ -110,6 +122,7 @@ class Engine:
         self._lock = threading.RLock()  # of the caller's side
         # of the workers' side
         self._state = threading.Lock()
+        self._ready: deque[Parcel] = deque()  # small ones, for whichever worker is free
         self._written = 0
         self._extents: dict[int, int] = {}  # of the unbounded axis, by array
         self._grown: set[int] = set()  # arrays that have grown since the last announcement
@@ -142,15 +155,12 @@ class Engine:
             pixels = as_frame(frame, self._frame_shape, self._dtype)
             number = self._frames
             parcel, slot = self._assembly.place(number)
-            if parcel.pixels is None:
-                parcel.attach(self._pool.acquire(self._raise_if_failed), self._geometry)
-            parcel.pixels[slot] = pixels  # type: ignore[index]
+            parcel.put(slot, pixels, self._acquire)
             try:
                 if text is not None:
                     self._records.add(number, *self._router.locate(number), text)
                 self._frames = number + 1
-                for ready in self._assembly.mark(parcel, slot, stored=True):
-                    self._submit(ready)
+                self._submit(self._assembly.mark(parcel, slot, stored=True))
             except BaseException as error:  # Ctrl-C: nobody knows how far this frame got
                 self._fail(error, parcel, [number])
                 raise
@@ -167,8 +177,7 @@ class Engine:
                 try:
                     self._frames += 1
                     self._skipped += 1
-                    for ready in self._assembly.mark(parcel, slot, stored=False):
-                        self._submit(ready)
+                    self._submit(self._assembly.mark(parcel, slot, stored=False))
                 except BaseException as error:  # as in append
                     self._fail(error, parcel)
                     raise
@@ -178,7 +187,7 @@ class Engine:
         with self._lock:
             self._raise_if_unusable()
             if self._assembly.in_order:
-                self._submit_all(self._assembly.rest())
+                self._submit(self._assembly.rest())
             self._workers.wait()
             self._finish(self._announce)
             self._raise_if_failed()
@@ -196,7 +205,7 @@ class Engine:
                 return
             # up to here and in the next two lines Ctrl-C may strike: close can then be called again
             self._closing = True
-            self._submit_all(self._assembly.rest())
+            self._submit(self._assembly.rest())
             self._workers.stop()
             self._closed = True
             self._finish(self._records.close)
@@ -229,32 +238,75 @@ class Engine:
                 "too many. Nothing was taken; declare larger dimensions, or an unbounded first one (count=None)."
             )
 
-    def _submit_all(self, parcels: Iterable[Parcel]) -> None:
-        for parcel in parcels:
-            self._submit(parcel)
+    def _acquire(self) -> Buffer:
+        return self._pool.acquire(self._raise_if_failed)
 
-    def _submit(self, parcel: Parcel) -> None:
-        if parcel.pixels is None and not self._assembly.in_order:
-            return  # all of it was skipped
-        self._workers.submit(lambda: self._write(parcel))
+    def _submit(self, parcels: Sequence[Parcel]) -> None:
+        """Have parcels written that the assembly has given up; an interruption loses the rest of them, and says so."""
+        done = 0
+        try:
+            for parcel in parcels:
+                if self._assembly.group > 1:
+                    self._ready.append(parcel)
+                    self._workers.submit(self._carry_out_some)  # finds nothing when an earlier one took this parcel too
+                    done += 1
+                    continue
+                tasks = self._assembly.tasks(parcel)
+                delivery = _Delivery(parcel, len(tasks))
+                for task in tasks:
+                    self._workers.submit(partial(self._carry_out, delivery, task))
+                done += 1
+        except BaseException as error:
+            for parcel in parcels[done:]:
+                self._fail(error, parcel, self._assembly.frame_numbers(parcel))
+            raise
 
     # ---- in a worker -----------------------------------------------------------------------------------------------
 
-    def _write(self, parcel: Parcel) -> None:
+    def _carry_out(self, delivery: _Delivery, task: Callable[[], None]) -> None:
+        """Do one of the tasks that write a parcel; the last one counts the parcel and gives its memory back."""
+        parcel = delivery.parcel
         try:
             if self._failure is not None and self._assembly.in_order:
-                self._fail(self._failure[0], parcel, self._assembly.frame_numbers(parcel))
-                return
+                raise self._failure[0]
             self._records.drain()
-            self._assembly.write(parcel)
+            task()
         except BaseException as error:  # noqa: BLE001  a thread's edge: it is raised in the caller's thread
+            delivery.failed = True
             self._fail(error, parcel, self._assembly.frame_numbers(parcel))
-        else:
+        with self._state:
+            delivery.tasks -= 1
+            if delivery.tasks:
+                return
+        if not delivery.failed:
             self._count(parcel)
-        finally:
-            buffer = parcel.detach()
-            if buffer is not None:
-                self._pool.release(buffer)
+        self._release(parcel)
+
+    def _carry_out_some(self) -> None:
+        """Write small parcels that are ready, several together when workers are behind."""
+        with self._state:
+            parcels = [self._ready.popleft() for _ in range(min(self._assembly.group, len(self._ready)))]
+        for members, task in self._assembly.grouped(parcels):
+            try:
+                self._records.drain()
+                task()
+            except BaseException as error:  # noqa: BLE001  a thread's edge: it is raised in the caller's thread
+                if len(members) > 1:  # tell those that can be written from the others
+                    for parcel in members:
+                        for single in self._assembly.tasks(parcel):
+                            self._carry_out(_Delivery(parcel, 1), single)
+                    continue
+                self._fail(error, members[0], self._assembly.frame_numbers(members[0]))
+            else:
+                for parcel in members:
+                    self._count(parcel)
+            for parcel in members:
+                self._release(parcel)
+
+    def _release(self, parcel: Parcel) -> None:
+        buffer = parcel.detach()
+        if buffer is not None:
+            self._pool.release(buffer)
 
     def _count(self, parcel: Parcel) -> None:
         """Count a parcel that is written, and announce from time to time how far the arrays have grown."""
@@ -286,6 +338,8 @@ class Engine:
 
     def _fail(self, error: BaseException, parcel: Parcel | None, lost: Iterable[int] = ()) -> None:
         """Keep the first error, to be raised from now on, and the frames that are lost with any."""
+        if isinstance(error, LayersLostError):
+            lost = [*lost, *self._assembly.frames_of(error.layers, self._frames)]
         with self._state:
             self._lost += lost
             if self._failure is None:

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from typing import Final
 
 from ome_writers._layout import Layout
-from ome_writers.abc import BlockSink, Sink, WritePlan
+from ome_writers.abc import BlockSink, LayerSink, Sink, WritePlan
 from ome_writers.errors import BufferTooSmallError
 from ome_writers.settings import BufferSettings
+
+from ._forms import ChunkMajor
 
 _BATCH_BYTES: Final = 1 << 20
 """Frames smaller than this are handed to a frame sink several at a time."""
 
-_WAITING_SHARE: Final = 4
-"""Parcels that wait for a worker may take this part of the budget: a deeper queue only touches more memory."""
-
-_LARGE_BYTES: Final = 1 << 22
-"""Parcels of this size or more are made ready before the first frame, where the first use of so much memory is felt."""
+_WAITING_BYTES: Final = 96 << 20
+"""What may wait for a worker when the settings say nothing: enough for both cores to have work, and for a camera of
+500 MB/s to go on for a fifth of a second while the disk does something else."""
 
 _MIN_BATCHES: Final = 2  # one that is filled while another is written
 
@@ -51,9 +51,10 @@ class MemoryPlan:
 def plan_memory(sink: type[Sink], plan: WritePlan, settings: BufferSettings) -> MemoryPlan:
     """Return how the allowed memory is used for an acquisition.
 
-    What a library takes for itself while it writes (:attr:`Capabilities.copies` of every block in its hands, and
-    :meth:`Sink.memory_needed`) counts as used. The rest holds open blocks, one for each worker, and as a quarter of
-    the budget blocks that wait; when it can't hold the open ones and one for each worker, fewer workers are used.
+    What a library takes for itself while it writes (:attr:`Capabilities.copies` of everything in its hands, and
+    :meth:`Sink.memory_needed`) counts as used. The rest holds open blocks, one for each worker (a large layer is shared
+    by several), and blocks that wait; when it can't hold the open ones and those of the workers, fewer workers are
+    used.
 
     Raises
     ------
@@ -62,29 +63,38 @@ def plan_memory(sink: type[Sink], plan: WritePlan, settings: BufferSettings) -> 
         them are the ones that would have to wait.
     """
     layout, geometry, caps = plan.layout, plan.geometry, sink.capabilities
-    if issubclass(sink, BlockSink):
-        extent = geometry.index_extent(caps.block)
-        needed = layout.open_blocks(extent)
-        parcels = layout.block_count(extent)
+    pieces = 1  # that one parcel is handed over in
+    if issubclass(sink, LayerSink):
+        extent = geometry.index_extent("chunk")
+        layer = ChunkMajor(geometry)
+        parcel_bytes, pieces = layer.nbytes(extent), len(layer.parts)
+    elif issubclass(sink, BlockSink):
+        extent = geometry.index_extent("shard")
+        parcel_bytes = math.prod(extent) * geometry.frame_bytes
+    else:
+        extent = (max(1, _BATCH_BYTES // geometry.frame_bytes),)
+        parcel_bytes = extent[0] * geometry.frame_bytes
+    if issubclass(sink, LayerSink | BlockSink):
+        needed, parcels = layout.open_blocks(extent), layout.block_count(extent)
         workers = settings.workers or caps.workers
         reason = layout.explain_open_blocks(extent)
     else:
-        extent = (max(1, _BATCH_BYTES // geometry.frame_bytes),)
-        needed, workers = _MIN_BATCHES, 1
-        parcels = layout.block_count((1,) * len(geometry.shape[:-2]))
+        needed, parcels = _MIN_BATCHES, layout.block_count((1,) * len(geometry.shape[:-2]))
+        workers = 1
         reason = f"{_MIN_BATCHES} batches of frames are in use at a time"
-    parcel_bytes = math.prod(extent) * geometry.frame_bytes
+    allowed = settings.allowed_bytes
     fixed = sink.memory_needed(plan)
     for count in range(workers, 0, -1):
-        taken = fixed + math.ceil(caps.copies * parcel_bytes) * count
-        buffers = max(0, settings.max_bytes - taken) // parcel_bytes
-        # every worker should have a block in its hands while the open ones are filled; one worker makes do with less
-        if buffers >= needed + (count if count > 1 else 0):
-            waiting = max(1, settings.max_bytes // _WAITING_SHARE // parcel_bytes)
-            buffers = min(buffers, needed + count + waiting)
-            ready = buffers if parcel_bytes >= _LARGE_BYTES else min(buffers, needed + count)
+        taken = fixed + math.ceil(caps.copies * parcel_bytes / pieces * count)
+        buffers = max(0, allowed - taken) // parcel_bytes
+        in_hand = -(-count // pieces)
+        # every worker should have work in its hands while the open parcels are filled; one worker makes do with less
+        if buffers >= needed + (in_hand if count > 1 else 0):
+            if settings.max_bytes is None:
+                buffers = min(buffers, needed + in_hand + _WAITING_BYTES // parcel_bytes)
+            ready = min(buffers, needed + in_hand)
             return MemoryPlan(extent, parcel_bytes, buffers, ready if parcels is None else min(ready, parcels), count)
-    raise BufferTooSmallError(_explain(layout, caps.name, reason, needed, parcel_bytes, taken, settings.max_bytes))
+    raise BufferTooSmallError(_explain(layout, caps.name, reason, needed, parcel_bytes, taken, allowed))
 
 
 def _explain(

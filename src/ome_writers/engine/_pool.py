@@ -18,6 +18,9 @@ Buffer = npt.NDArray[np.uint8]
 _POLL_SECONDS: Final = 0.1
 """A wait is cut in pieces, since a lock can't be interrupted by Ctrl-C on Windows."""
 
+_SLAB_BYTES: Final = 1 << 23
+"""Small buffers are made together, as many as fit into this."""
+
 
 class BufferPool:
     """Buffers of one size, made when first needed and used again.
@@ -54,9 +57,11 @@ class BufferPool:
             np.full(buffer_bytes, 0, np.uint8) for _ in range(min(ready, limit))
         ]  # last in, first out: memory that was touched last is warm
         self._freed = threading.Condition()
+        self._made = len(self._free)
+        self._at_once = max(1, min(_SLAB_BYTES // buffer_bytes, limit // 4))
 
     def acquire(self, raise_if_failed: Callable[[], Any]) -> Buffer:
-        """Return a buffer of undefined content, waiting for one if the settings say so.
+        """Return a buffer, new and all 0 or as it was when it was released, waiting for one if the settings say so.
 
         Parameters
         ----------
@@ -76,11 +81,22 @@ class BufferPool:
             if self._free:
                 return self._free.pop()
         try:
-            return np.empty(self.buffer_bytes, np.uint8)
+            return self._more()
         except BaseException:
             with self._freed:
                 self.used -= 1
             raise
+
+    def _more(self) -> Buffer:
+        """Make a buffer; small ones several at once, since the system gives large pieces of memory in large pages."""
+        with self._freed:
+            count = max(1, min(self._at_once, self.limit - self._made))
+            self._made += count
+        first, *others = np.zeros((count, self.buffer_bytes), np.uint8)
+        if others:
+            with self._freed:
+                self._free += others
+        return first
 
     def release(self, buffer: Buffer) -> None:
         """Take a buffer back; any thread may call this."""

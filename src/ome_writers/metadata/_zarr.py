@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from ome_writers._layout import ArrayGeometry
+from ome_writers.settings import Codec, codec_of
 
-ZSTD_LEVEL = 3
-BLOSC_LEVELS = {"lz4": 5, "zstd": ZSTD_LEVEL}
+_SHUFFLES: Final = {"none": "noshuffle", "byte": "shuffle", "bit": "bitshuffle"}
 
 
-def array_document(geometry: ArrayGeometry, compression: str) -> dict[str, Any]:
+def array_document(geometry: ArrayGeometry, compression: str | Codec) -> dict[str, Any]:
     """Return the ``zarr.json`` of an array.
 
     Parameters
     ----------
     geometry : ArrayGeometry
         Shape, grids, axis names and pixel type; an unbounded axis gets a length of 0.
-    compression : str
-        ``"none"``, ``"zstd"``, ``"blosc-lz4"`` or ``"blosc-zstd"``.
+    compression : str or Codec
+        A codec, or the name of one with its defaults.
 
     Returns
     -------
@@ -31,11 +31,11 @@ def array_document(geometry: ArrayGeometry, compression: str) -> dict[str, Any]:
 
     Raises
     ------
-    KeyError
-        For a compression that is not listed above.
+    ValueError
+        For a name that is not known.
     """
     dtype = np.dtype(geometry.dtype)
-    codecs = _chunk_codecs(dtype, compression)
+    codecs = _chunk_codecs(codec_of(compression).resolved(dtype.itemsize), dtype.itemsize)
     if geometry.shards is not None:
         codecs = [_sharding(geometry.chunks, codecs)]
     return {
@@ -65,31 +65,25 @@ def group_document(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
 
 
-def _chunk_codecs(dtype: np.dtype[Any], compression: str) -> list[dict[str, Any]]:
-    # the byte order means nothing for types of one byte, and every reader accepts it there
-    return [_little_endian(), *_compressors(dtype.itemsize)[compression]]
+def _chunk_codecs(codec: Codec, itemsize: int) -> list[dict[str, Any]]:
+    """Return the codecs of a chunk, in the order in which they are applied, for pixels of ``itemsize`` bytes."""
+    codecs = [_little_endian()]  # it means nothing for types of one byte, and every reader accepts it there
+    if codec.name == "zstd":
+        codecs.append({"name": "zstd", "configuration": {"level": codec.level, "checksum": False}})
+    elif codec.name != "none":
+        configuration = {
+            "cname": codec.name.removeprefix("blosc-"),
+            "clevel": codec.level,
+            "shuffle": _SHUFFLES[codec.shuffle or "none"],
+            "typesize": itemsize,
+            "blocksize": 0,
+        }
+        codecs.append({"name": "blosc", "configuration": configuration})
+    return [*codecs, {"name": "crc32c"}] if codec.checksum else codecs
 
 
 def _little_endian() -> dict[str, Any]:
     return {"name": "bytes", "configuration": {"endian": "little"}}
-
-
-def _compressors(itemsize: int) -> dict[str, list[dict[str, Any]]]:
-    """Return the bytes-to-bytes codecs of each compression, for pixels of ``itemsize`` bytes."""
-    compressors: dict[str, list[dict[str, Any]]] = {
-        "none": [],
-        "zstd": [{"name": "zstd", "configuration": {"level": ZSTD_LEVEL, "checksum": False}}],
-    }
-    for cname, level in BLOSC_LEVELS.items():
-        configuration = {
-            "cname": cname,
-            "clevel": level,
-            "shuffle": "noshuffle" if itemsize == 1 else "shuffle",  # single bytes have nothing to shuffle
-            "typesize": itemsize,
-            "blocksize": 0,
-        }
-        compressors[f"blosc-{cname}"] = [{"name": "blosc", "configuration": configuration}]
-    return compressors
 
 
 def _sharding(chunks: Sequence[int], codecs: list[dict[str, Any]]) -> dict[str, Any]:

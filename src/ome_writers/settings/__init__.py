@@ -3,9 +3,12 @@
 Pure data: nothing here touches storage or knows which backends are installed.
 """
 
-from ._acquisition import DTYPES, AcquisitionSettings, Compression
+from ._acquisition import DTYPES, AcquisitionSettings
 from ._axes import MAX_AXES
+from ._blocks import gathering_place, open_blocks
 from ._buffer import BufferSettings
+from ._chunking import Chunking
+from ._codec import Codec, Compression, codec_of
 from ._consistency import image_labels, image_path
 from ._coordinates import Channel, Position
 from ._dimension import (
@@ -26,6 +29,8 @@ __all__ = [
     "Backend",
     "BufferSettings",
     "Channel",
+    "Chunking",
+    "Codec",
     "Compression",
     "Dimension",
     "OmeZarrFormat",
@@ -33,10 +38,13 @@ __all__ = [
     "Position",
     "PositionDimension",
     "StandardAxis",
+    "codec_of",
     "dims_from_standard_axes",
+    "gathering_place",
     "image_labels",
     "image_path",
     "in_base_units",
     "name_fault",
+    "open_blocks",
     "row_label",
 ]

@@ -8,7 +8,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from pathlib import PurePath
-from typing import Annotated, Any, Final, Literal, Self, TypeAlias
+from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
 from pydantic import (
@@ -17,6 +17,7 @@ from pydantic import (
     Field,
     ValidationError,
     ValidationInfo,
+    ValidatorFunctionWrapHandler,
     field_validator,
     model_validator,
 )
@@ -25,22 +26,21 @@ from ome_writers.errors import SettingsError
 
 from ._axes import split_dimensions
 from ._buffer import BufferSettings
+from ._chunking import Chunking, MemoryLimit, plan_chunks, streams_shards
+from ._codec import Codec, Compression, checked_compression, codec_of
 from ._consistency import (
-    MAX_IMAGES,
     dimension_faults,
-    placement_faults,
+    mended,
     plate_faults,
     positions_of,
     storage_index_dimensions,
     storage_order_faults,
 )
 from ._coordinates import Position
-from ._dimension import Dimension, PositionDimension
+from ._dimension import Dimension, PositionDimension, salvaged_dimension
 from ._formats import OmeZarrFormat, format_from_name
-from ._model import Settings, fault_lines, report
-from ._plate import Plate
-
-Compression: TypeAlias = Literal["blosc-zstd", "blosc-lz4", "zstd", "none"]
+from ._model import Settings, fault_lines, report, with_faults
+from ._plate import Plate, salvaged_plate
 
 DTYPES: Final = (
     "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32", "float64",
@@ -60,6 +60,7 @@ def _without_nul(path: str) -> str:
 
 
 _FAULTY: Final = "dimensions that do not fit together"
+_UNKNOWN: Final = "whether the type of a dimension can't be told"
 
 
 class AcquisitionSettings(Settings):
@@ -75,8 +76,12 @@ class AcquisitionSettings(Settings):
         Pixel type; anything that ``numpy.dtype`` accepts, stored as its name.
     format : OmeZarrFormat
         Or a short name: ``"auto"`` (by the suffix of ``root_path``), ``"ome-zarr"``, or a backend's name.
-    compression : str, optional
-        ``"blosc-zstd"``, ``"blosc-lz4"`` or ``"zstd"``; ``"none"`` or None for none.
+    compression : str or Codec, optional
+        ``"blosc-zstd"``, ``"blosc-lz4"`` or ``"zstd"``; ``"none"`` or None for none; or a
+        :class:`Codec`, to choose level, shuffle and checksum.
+    chunking : str or Chunking, optional
+        Plans the sizes of chunks and shards that the dimensions leave open: ``"auto"``, or :class:`Chunking` with
+        targets of one's own. None plans nothing: a chunk is one frame unless said otherwise, and there are no shards.
     storage_order : str or list of str
         Order of the axes on disk: ``"ome"`` (time, channel, space), ``"acquisition"``, or names of the stored index
         dimensions.
@@ -91,7 +96,8 @@ class AcquisitionSettings(Settings):
     root_path: Annotated[str, BeforeValidator(_as_text), AfterValidator(_without_nul)] = ""
     dimensions: tuple[Dimension, ...] = ()
     dtype: str = ""
-    compression: Compression | None = None
+    compression: Compression | Codec | None = None
+    chunking: Literal["auto"] | Chunking | None = None
     storage_order: Literal["acquisition", "ome"] | list[str] = "ome"
     plate: Plate | None = None
     overwrite: bool = False
@@ -99,11 +105,22 @@ class AcquisitionSettings(Settings):
     # after root_path, whose suffix "auto" looks at
     format: OmeZarrFormat = Field(default="auto")  # type: ignore[assignment]
 
-    @field_validator("dimensions")
+    @field_validator("dimensions", mode="wrap")
     @classmethod
-    def _fit_together(cls, dimensions: tuple[Dimension, ...], info: ValidationInfo) -> tuple[Dimension, ...]:
-        if dimensions and (faults := dimension_faults(dimensions)):
+    def _fit_together(
+        cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo
+    ) -> tuple[Dimension, ...]:
+        try:
+            dimensions: tuple[Dimension, ...] = handler(value)
+        except ValidationError as error:
+            given = value if isinstance(value, list | tuple) else ()
+            left = [salvaged_dimension(d, place) for place, d in enumerate(given)]
+            dimensions, known = tuple(d for d, _ in left), all(known for _, known in left)
             info.data[_FAULTY] = dimensions  # for the fields that follow: all faults are reported together
+            info.data[_UNKNOWN] = not known
+            raise with_faults(error, dimension_faults(dimensions, types_known=known) if left else []) from None
+        if dimensions and (faults := dimension_faults(dimensions)):
+            info.data[_FAULTY] = dimensions
             report(faults)
         # one class for position dimensions, however they were given, so that a JSON round trip gives equal settings
         return tuple(
@@ -126,24 +143,30 @@ class AcquisitionSettings(Settings):
 
     @field_validator("compression", mode="before")
     @classmethod
-    def _no_lzw_yet(cls, value: Any) -> Any:
-        if value == "lzw":
-            raise ValueError("compression 'lzw' belongs to OME-TIFF, which this version can't write; use 'zstd'")
-        return value
+    def _compression_or_codec(cls, value: Any) -> Any:
+        return checked_compression(value)
 
     @field_validator("storage_order")
     @classmethod
     def _names_every_stored_dimension(cls, order: str | list[str], info: ValidationInfo) -> str | list[str]:
-        report(storage_order_faults(order, info.data.get("dimensions") or info.data.get(_FAULTY, ())))
+        faulty = () if info.data.get(_UNKNOWN) else mended(info.data.get(_FAULTY, ()))
+        report(storage_order_faults(order, info.data.get("dimensions") or faulty))
         return order
 
-    @field_validator("plate")
+    @field_validator("plate", mode="wrap")
     @classmethod
-    def _holds_the_positions(cls, plate: Plate | None, info: ValidationInfo) -> Plate | None:
-        faulty: tuple[Dimension, ...] = info.data.get(_FAULTY, ())
-        if faulty and all((d.count or 1) <= MAX_IMAGES for d in faulty):
-            report(placement_faults(plate, faulty))
-        report(plate_faults(plate, info.data.get("dimensions") or ()))
+    def _holds_the_positions(
+        cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo
+    ) -> Plate | None:
+        dimensions = info.data.get("dimensions") or info.data.get(_FAULTY, ())
+        if info.data.get(_UNKNOWN) and not any(d.type == "position" for d in dimensions):
+            dimensions = ()
+        try:
+            plate: Plate | None = handler(value)
+        except ValidationError as error:
+            left = salvaged_plate(value)
+            raise with_faults(error, [] if left is None else plate_faults(left, dimensions)) from None
+        report(plate_faults(plate, dimensions))
         return plate
 
     @field_validator("format", mode="before")
@@ -192,6 +215,13 @@ class AcquisitionSettings(Settings):
         if not self.dimensions:
             raise SettingsError(f"Cannot access '{property_name}': the settings have no dimensions yet; set them first")
         return self.dimensions
+
+    @property
+    def codec(self) -> Codec:
+        """``compression`` as a codec with the defaults filled in for the dtype."""
+        if not self.dtype:
+            raise SettingsError("Cannot access 'codec': the settings have no dtype yet; set it first")
+        return codec_of(self.compression).resolved(np.dtype(self.dtype).itemsize)
 
     @property
     def output_path(self) -> str:
@@ -264,6 +294,25 @@ class AcquisitionSettings(Settings):
         """All dimensions of each array, in storage order."""
         self._dims("array_storage_dimensions")
         return (*self.storage_index_dimensions, *self.frame_dimensions)
+
+    @property
+    def planned_dimensions(self) -> tuple[Dimension, ...]:
+        """``dimensions`` with the sizes of chunks and shards as they will be written, where ``chunking`` plans them.
+
+        Planned anew at each access. Without ``chunking`` these are the dimensions as they are.
+        """
+        dimensions = self._dims("planned_dimensions")
+        if self.chunking is None:
+            return dimensions
+        if not self.dtype:
+            raise SettingsError("Cannot access 'planned_dimensions': the settings have no dtype yet; set it first")
+        return plan_chunks(
+            dimensions,
+            [d.name for d in self.storage_index_dimensions],
+            np.dtype(self.dtype).itemsize,
+            Chunking() if self.chunking == "auto" else self.chunking,
+            MemoryLimit(self.buffer.allowed_bytes, whole_shards=not streams_shards(self.format.backend)),
+        )
 
 
 def _format_of_path(root_path: str) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 
 from ._model import Settings
+
+_DEFAULT_BYTES: Final = 1 << 30
 
 
 class BufferSettings(Settings):
@@ -14,9 +16,10 @@ class BufferSettings(Settings):
 
     Attributes
     ----------
-    max_bytes : int
-        The most that frames in flight and their encoded copies may take, in bytes. Up to a quarter of it holds frames
-        that wait for storage, beside those of blocks that are gathered or written.
+    max_bytes : int, optional
+        The most that frames in flight and their encoded copies may take, in bytes. None: as much as this acquisition
+        order needs, 1 GiB at most, and 96 MiB for frames that wait for storage. More lets a camera go on for longer
+        while storage stalls; memory is used only when frames have to wait.
     on_full : str
         What ``append`` does when no memory is free: ``"block"`` waits, ``"raise"`` raises
         :class:`~ome_writers.errors.BufferFullError`. Frames are never dropped.
@@ -27,7 +30,12 @@ class BufferSettings(Settings):
         Threads that hand blocks to the backend; None lets the backend choose.
     """
 
-    max_bytes: PositiveInt = Field(default=1 << 30)
+    max_bytes: PositiveInt | None = None
     on_full: Literal["block", "raise"] = "block"
     timeout: PositiveFloat | None = None
     workers: PositiveInt | None = None
+
+    @property
+    def allowed_bytes(self) -> int:
+        """The most that may be taken: ``max_bytes``, or what an acquisition may need by default."""
+        return self.max_bytes or _DEFAULT_BYTES

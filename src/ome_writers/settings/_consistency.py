@@ -9,7 +9,7 @@ from typing import Final
 from ._axes import is_ome_order, ome_order, split_dimensions, step_labels
 from ._coordinates import Position
 from ._dimension import Dimension
-from ._names import collisions, is_alphanumeric, name_fault
+from ._names import collisions, folded, is_alphanumeric, name_fault
 from ._plate import Plate
 
 MAX_IMAGES: Final = 1_000_000
@@ -82,22 +82,26 @@ def storage_index_dimensions(order: str | list[str], dimensions: Sequence[Dimens
     return tuple(by_name[name] for name in order if name in by_name)
 
 
-def dimension_faults(dimensions: tuple[Dimension, ...]) -> list[str]:
-    """Return why dimensions can't be those of one acquisition."""
+def dimension_faults(dimensions: tuple[Dimension, ...], *, types_known: bool = True) -> list[str]:
+    """Return why dimensions can't be those of one acquisition; when types are not known, nothing that depends on all.
+
+    Parameters
+    ----------
+    dimensions : tuple of Dimension
+        In acquisition order.
+    types_known : bool
+        Whether the types of all of them are as the user means them.
+    """
     if len(dimensions) < 2:
-        return [f"{len(dimensions)} dimension given; at least the two of the frame are needed, such as y and x"]
-    faults = [
-        f"dimension {d.name!r} is one of the last two, which are the frame's: it must be of type space with a count"
-        for d in dimensions[-2:]
-        if d.type != "space" or d.count is None
-    ]
+        faults = [f"{len(dimensions)} dimension given; at least the two of the frame are needed, such as y and x"]
+    else:
+        faults = _frame_faults(dimensions)
     names = collisions(d.name for d in dimensions)
     faults += [f"dimension names must be unique also when case is ignored: {c}" for c in names]
-    unbounded = [d for d in dimensions if d.count is None]
     faults += [
         f"dimension {d.name!r} has no count and is not the first; only the first dimension may be unbounded"
-        for d in unbounded
-        if d is not dimensions[0] and d not in dimensions[-2:]
+        for d in dimensions[1:-2]
+        if d.count is None
     ]
     positions = [d for d in dimensions if d.type == "position"]
     if len(positions) > 1:
@@ -109,35 +113,77 @@ def dimension_faults(dimensions: tuple[Dimension, ...]) -> list[str]:
     sizes = [d.count or 1 for d in dimensions]
     if math.prod(sizes) >= 1 << 62:
         faults.append(f"{' x '.join(map(str, sizes))} pixels are more than any storage holds; check the counts")
-    if faults:
-        return faults  # what follows needs sound dimensions
+    if not types_known:
+        return faults
+    dimensions = mended(dimensions)
+    split = split_dimensions(dimensions)
     faults += [
         f"dimension {d.name!r} is unbounded, and OME-Zarr has no axis for it, so each step would be an image of its "
         "own; give it a count"
-        for d in split_dimensions(dimensions)
+        for d in split
         if d.count is None
     ]
-    if faults:
-        return faults
-    images = math.prod(d.count or 1 for d in (*positions, *split_dimensions(dimensions)))
+    images = _number_of_images(dimensions)
     if images > MAX_IMAGES:
-        return [f"{images} images are more than the {MAX_IMAGES} that one dataset may hold; check the counts"]
-    on_plate = any(p.plate_row is not None for p in positions_of(dimensions))
-    return [] if on_plate else _image_path_faults(dimensions, plate=False)
+        faults.append(f"{images} images are more than the {MAX_IMAGES} that one dataset may hold; check the counts")
+    on_plate = any(p.plate_row is not None for d in positions for p in _positions_along(d))
+    return faults if on_plate else faults + _image_path_faults(dimensions, plate=False)
+
+
+def mended(dimensions: tuple[Dimension, ...]) -> tuple[Dimension, ...]:
+    """Return dimensions without the faults between them, so that what else is wrong can be told, too."""
+    whole: list[Dimension] = []
+    for place, d in enumerate(dimensions):
+        if place >= len(dimensions) - 2:
+            whole.append(d.model_copy(update={"type": "space", "count": d.count or 1}))
+        elif d.type != "position" or not any(other.type == "position" for other in whole):
+            bounded = d.count is not None or (place == 0 and d.type != "position")
+            whole.append(d if bounded else d.model_copy(update={"count": 1}))
+    return tuple(whole)
+
+
+def _frame_faults(dimensions: Sequence[Dimension]) -> list[str]:
+    return [
+        f"dimension {d.name!r} is one of the last two, which are the frame's: it must be of type space with a count"
+        for d in dimensions[-2:]
+        if d.type != "space" or d.count is None
+    ]
+
+
+def _number_of_images(dimensions: Sequence[Dimension]) -> int:
+    positions = [d for d in dimensions if d.type == "position"]
+    return math.prod(d.count or 1 for d in (*positions, *split_dimensions(dimensions)))
+
+
+def _positions_along(dimension: Dimension) -> list[Position]:
+    return [c for c in dimension.coords or () if isinstance(c, Position)]
+
+
+def _place_of(p: Position) -> tuple[object, ...]:
+    return p.plate_row, p.plate_column, p.grid_row, p.grid_column, folded(p.name)
 
 
 def _image_path_faults(dimensions: Sequence[Dimension], *, plate: bool) -> list[str]:
-    images = image_labels(dimensions)
+    """Return which paths of images can't be; of too many images, or no known number of them, the first are looked at.
+
+    On a plate, these are the paths of the positions that have a well.
+    """
+    many = _number_of_images(dimensions) > MAX_IMAGES
+    dimensions = [d.model_copy(update={"count": 1}) if many or d.count is None else d for d in dimensions]
+    images = [image for image in image_labels(dimensions) if not plate or image[0].plate_row is not None]
     number = len(positions_of(dimensions))
     paths = [image_path(position, label, plate=plate, positions=number) for position, _, label in images]
-    faults = [f"two images would have the same path, case being ignored: {group}" for group in collisions(paths)]
+    # positions that are alike are no news here; two that collide do so at each step, and the first says enough
+    each = {(_place_of(p), steps): path for (p, steps, _), path in zip(images, paths, strict=True)}
+    groups = collisions(path for (_, steps), path in each.items() if not any(steps)) or collisions(each.values())
+    faults = [f"two images would have the same path, case being ignored: {group}" for group in groups]
     names = {path.rpartition("/")[2] for path in paths}
     return faults + [fault for name in sorted(names) if (fault := name_fault(name, "image"))]
 
 
 def storage_order_faults(order: str | list[str], dimensions: Sequence[Dimension]) -> list[str]:
     """Return why the axes can't be stored in an order."""
-    if not dimensions:
+    if len(dimensions) < 2:
         return []
     stored = storage_index_dimensions("acquisition", dimensions)
     names = [d.name for d in stored]
@@ -163,32 +209,36 @@ def plate_faults(plate: Plate | None, dimensions: Sequence[Dimension]) -> list[s
     """Return in what the positions and the plate disagree, and which paths on the plate can't be."""
     if not dimensions:
         return []
-    faults = placement_faults(plate, dimensions)
-    return faults if plate is None else faults or _image_path_faults(dimensions, plate=True)
+    faults = _placement_faults(plate, dimensions)
+    dimensions = mended(tuple(dimensions))
+    if any(p.plate_row is not None for d in dimensions if d.type == "position" for p in _positions_along(d)):
+        faults += _image_path_faults(dimensions, plate=True)
+    return faults
 
 
-def placement_faults(plate: Plate | None, dimensions: Sequence[Dimension]) -> list[str]:
-    """Return in what the positions and the plate disagree."""
-    positions = positions_of(dimensions)
+def _placement_faults(plate: Plate | None, dimensions: Sequence[Dimension]) -> list[str]:
+    along = [d for d in dimensions if d.type == "position"]
+    positions = [p for d in along for p in _positions_along(d)]
     if plate is None:
         placed = [p.name for p in positions if p.plate_row is not None]
         return (
             [f"positions {', '.join(placed[:5])} have a plate_row, but there is no plate; set plate"] if placed else []
         )
     faults = []
-    if astray := [repr(p.name) for p in positions if p.plate_row is None]:
+    astray = [repr(p.name) for p in positions if p.plate_row is None]
+    counted = sum(d.count or 1 for d in along if d.coords is None) if along else 1  # named by their number
+    if number := len(astray) + counted:
+        astray += [repr(str(i)) for i in range(min(counted, 5))]
         faults.append(
-            f"{len(astray)} positions ({', '.join(astray[:5])}) have no plate_row and plate_column, which every one on "
+            f"{number} positions ({', '.join(astray[:5])}) have no plate_row and plate_column, which every one on "
             "a plate needs"
         )
     for p in positions:
-        if p.plate_row is None or p.plate_column is None:
-            continue
         for what, name, names in (
             ("row", p.plate_row, plate.row_names),
             ("column", p.plate_column, plate.column_names),
         ):
-            if name not in names:
+            if name is not None and names and name not in names:
                 faults.append(f"position {p.name!r} is in {what} {name!r}; the plate has {', '.join(names)}")
         if not is_alphanumeric(p.name.translate(_FIELD_EXTRAS)):
             faults.append(

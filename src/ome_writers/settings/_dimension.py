@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
@@ -11,6 +11,7 @@ from pydantic import (
     Field,
     FiniteFloat,
     PositiveInt,
+    TypeAdapter,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -18,7 +19,7 @@ from pydantic import (
 )
 
 from ._coordinates import Channel, Coordinates, Position, coordinate_faults, even_spacing
-from ._model import Settings, fault_lines, report
+from ._model import Settings, fault_lines, faulty_fields, report, salvaged
 from ._names import Label, name_fault
 from ._units import SPACE_UNITS, TIME_UNITS, canonical_unit
 
@@ -32,6 +33,9 @@ _STANDARD_TYPES: Final[dict[str, DimensionType]] = {
 
 GridExtent: TypeAlias = Annotated[int, Field(gt=0, lt=1 << 31)]
 """Extent of a chunk, or of a shard in chunks: more than 2^31 - 1 is a slip, and not every library could count it."""
+
+
+_STEPS: Final = "number of coordinates that have faults"
 
 
 class Dimension(Settings):
@@ -89,35 +93,35 @@ class Dimension(Settings):
     @classmethod
     def _cast_names(cls, coords: Any, info: ValidationInfo) -> Any:
         """Make channels and positions of plain names, where the dimension is one of channels or positions."""
-        kind = next(iter(_evidence({**info.data, "coords": None}).values()), None)
-        cast = Channel if kind == "channel" else Position
-        if kind not in ("channel", "position") or not isinstance(coords, Sequence) or isinstance(coords, str | bytes):
+        if not isinstance(coords, Sequence | np.ndarray) or isinstance(coords, str | bytes):
             return coords
-        named, faults = [], []
-        for i, coordinate in enumerate(coords):
-            try:
-                named.append(cast.model_validate(coordinate) if isinstance(coordinate, str | Mapping) else coordinate)
-            except ValidationError as error:
-                faults += [f"entry {i}: {line}" for line in fault_lines(error)]
-        report(faults)
-        return named
+        entries, faults = _cast(coords, next(iter(_evidence({**info.data, "coords": None}).values()), None))
+        if faults:  # those of the other entries are reported together with them
+            info.data[_STEPS] = len(coords)
+            faults += coordinate_faults(entries) if entries else []
+            report(faults + _coords_type_faults({**info.data, "coords": entries}))
+        return entries
 
     @field_validator("coords")
     @classmethod
     def _usable_coordinates(cls, coords: Coordinates | None, info: ValidationInfo) -> Coordinates | None:
-        if coords is not None:
-            report(coordinate_faults(coords) + _coords_type_faults({**info.data, "coords": coords}))
+        if coords is not None and (
+            faults := coordinate_faults(coords) + _coords_type_faults({**info.data, "coords": coords})
+        ):
+            info.data[_STEPS] = len(coords)
+            report(faults)
         return coords
 
     @field_validator("count")
     @classmethod
     def _as_many_as_coords(cls, count: int | None, info: ValidationInfo) -> int | None:
         coords = info.data.get("coords")
-        if coords is None:
+        steps = info.data.get(_STEPS) if coords is None else len(coords)
+        if not steps:
             return count
-        if count not in (None, len(coords)):
-            raise ValueError(f"count is {count}, but there are {len(coords)} coords; leave count out")
-        return len(coords)
+        if count not in (None, steps):
+            raise ValueError(f"count is {count}, but there are {steps} coords; leave count out")
+        return int(steps)
 
     @model_validator(mode="after")
     def _settle(self) -> Self:
@@ -134,6 +138,70 @@ class Dimension(Settings):
         for field, value in settled.items():  # past validate_assignment, which would start this validator again
             self.__dict__[field] = value
         return self
+
+
+_COORDINATE: Final[TypeAdapter[Any]] = TypeAdapter(str | float | Channel | Position)
+
+
+def _cast(coords: Iterable[Any], kind: str | None) -> tuple[Coordinates, list[str]]:
+    """Return coordinates, and why some can't be: of those, what is left without their faulty fields."""
+    entries: Coordinates = []
+    faults = []
+    for i, entry in enumerate(coords):
+        model = _model_of(entry, kind)
+        try:
+            entries.append(model.model_validate(entry) if model else _COORDINATE.validate_python(entry))
+        except ValidationError as error:
+            if model is None:
+                faults.append(f"entry {i}: {entry!r:.100} is no channel, position, name or number")
+                continue
+            faults += [f"entry {i}: {line}" for line in fault_lines(error)]
+            left = salvaged(model, entry, name=f"entry{i}")
+            entries += [left] if left else []
+    return entries, faults
+
+
+def _model_of(entry: Any, kind: str | None) -> type[Channel | Position] | None:
+    """Return what an entry becomes along a dimension of some type; None for one that stays what it is."""
+    if kind in ("channel", "position"):
+        model = Channel if kind == "channel" else Position
+        return model if isinstance(entry, str | Mapping) else None
+    if not isinstance(entry, Mapping):
+        return None
+    return Position if entry.keys() & (Position.model_fields.keys() - {"name"}) else Channel
+
+
+def salvaged_dimension(value: Any, place: int) -> tuple[Dimension, bool]:
+    """Return what is left of a dimension when its faulty fields are taken out, and whether its type can be told.
+
+    Parameters
+    ----------
+    value : Any
+        What was given as a dimension.
+    place : int
+        Its place among the dimensions.
+    """
+    try:
+        return Dimension.model_validate(value), True
+    except ValidationError as error:
+        faulty = faulty_fields(error)
+    nothing = Dimension(name=f"dimension{place}", type="space", count=1), False
+    if not isinstance(value, Mapping):
+        return nothing
+    given = value.get("coords")
+    coords = given if isinstance(given, list | tuple) else ()
+    left = salvaged(Dimension, value, name=f"dimension{place}", **({} if coords else {"count": 1}))
+    if left is None:
+        return nothing
+    entries, _ = _cast(coords if "coords" in faulty else (), left.type)
+    evidence = _evidence({**{name: value.get(name) for name in {"name", "type", "unit"} - faulty}, "coords": entries})
+    known = "type" not in faulty and (bool(evidence) or not faulty & {"name", "unit"})
+    kind = next(iter(evidence.values()), "other" if known else "space")
+    changes: dict[str, Any] = {"type": kind}
+    if "coords" in faulty:
+        kept = [e for e in entries if kind != "position" or isinstance(e, Position)]
+        changes |= {"coords": kept or None, "count": len(coords) if kept else left.count or 1}
+    return left.model_copy(update=changes), known  # past the validators, which would refuse it again
 
 
 def _evidence(fields: Mapping[str, Any]) -> dict[str, DimensionType]:

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from ._model import Settings
 
-Backend: TypeAlias = Literal["auto", "tensorstore", "zarr-python", "zarrs-python", "acquire-zarr"]
+Backend: TypeAlias = Literal["auto", "direct", "tensorstore", "zarr-python", "zarrs-python", "acquire-zarr"]
 
 FORMATS_TO_COME: Final = {
     "ome-tiff": "OME-TIFF", "tiff": "OME-TIFF", "tifffile": "OME-TIFF",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 
 class Settings(BaseModel):
@@ -28,6 +30,9 @@ class Settings(BaseModel):
                 raise
 
 
+_Model = TypeVar("_Model", bound=Settings)
+
+
 def report(faults: list[str]) -> None:
     """Raise one ValueError that lists all faults found, if there are any."""
     if faults:
@@ -42,3 +47,51 @@ def fault_lines(error: ValidationError) -> list[str]:
         message = fault["msg"].removeprefix("Value error, ")
         lines.append(f"{place}: {message}" if place else message)
     return lines
+
+
+def faulty_fields(error: ValidationError) -> set[str]:
+    """Return the names of the fields that a validation error is about."""
+    return {str(fault["loc"][0]) for fault in error.errors(include_url=False) if fault["loc"]}
+
+
+def with_faults(error: ValidationError, faults: list[str]) -> ValidationError:
+    """Return a validation error that reports further faults, too."""
+    details = [
+        InitErrorDetails(type=e["type"], loc=e["loc"], input=e["input"], ctx=e.get("ctx", {}))
+        for e in error.errors(include_url=False)
+    ]
+    if faults:
+        more = PydanticCustomError("value_error", "{faults}", {"faults": "; ".join(faults)})
+        details.append(InitErrorDetails(type=more, loc=(), input=None))
+    return ValidationError.from_exception_data(error.title, details)
+
+
+def salvaged(model: type[_Model], value: Any, **instead: Any) -> _Model | None:
+    """Return what is left of a value when its faulty fields are taken out, so that the rest can still be checked.
+
+    Parameters
+    ----------
+    model : type
+        What the value should become.
+    value : Any
+        What was given.
+    **instead : Any
+        Values for required fields, should these be at fault.
+
+    Returns
+    -------
+    Settings or None
+        None if nothing can be saved.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        if not isinstance(value, Mapping):
+            return None
+        faulty = faulty_fields(error)
+    faulty |= {name.replace("_column", "_row") for name in faulty}  # they come in pairs
+    left = {name: field for name, field in value.items() if name not in faulty}
+    try:
+        return model.model_validate(left | {name: field for name, field in instead.items() if name in faulty})
+    except ValidationError:
+        return None

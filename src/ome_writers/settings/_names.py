@@ -81,6 +81,11 @@ def is_alphanumeric(name: str) -> bool:
     return _ALNUM.fullmatch(name) is not None
 
 
+def folded(name: str) -> str:
+    """Return what names that differ in case or Unicode form only have in common."""
+    return unicodedata.normalize("NFD", name).casefold()
+
+
 def collisions(names: Iterable[str]) -> list[str]:
     """Return a text such as ``'a' and 'A'`` for each group of names that differ in case or Unicode form only.
 
@@ -88,5 +93,5 @@ def collisions(names: Iterable[str]) -> list[str]:
     """
     groups: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        groups[unicodedata.normalize("NFD", name).casefold()].append(name)
+        groups[folded(name)].append(name)
     return [" and ".join(repr(n) for n in group) for group in groups.values() if len(group) > 1]

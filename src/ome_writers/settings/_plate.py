@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final, Self
+from collections.abc import Mapping
+from typing import Any, Final, Self
 
-from pydantic import field_validator
+from pydantic import ValidationError, ValidatorFunctionWrapHandler, field_validator
 
-from ._model import Settings, report
+from ._model import Settings, report, with_faults
 from ._names import Label, collisions, is_alphanumeric, name_fault
 
 _STANDARD_PLATES: Final = {6: (2, 3), 12: (3, 4), 24: (4, 6), 48: (6, 8), 96: (8, 12), 384: (16, 24), 1536: (32, 48)}
@@ -27,14 +28,14 @@ class Plate(Settings):
     column_names: list[str]
     name: Label | None = None
 
-    @field_validator("row_names", "column_names")
+    @field_validator("row_names", "column_names", mode="wrap")
     @classmethod
-    def _usable_names(cls, names: list[str]) -> list[str]:
-        faults = [] if names else ["a plate needs at least one row and one column"]
-        faults += [f"{name!r} is not allowed; use letters and digits" for name in names if not is_alphanumeric(name)]
-        faults += [fault for name in filter(is_alphanumeric, names) if (fault := name_fault(name, "row or column"))]
-        faults += [f"names must be unique also when case is ignored: {group}" for group in collisions(names)]
-        report(faults)
+    def _usable_names(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> list[str]:
+        try:
+            names: list[str] = handler(value)
+        except ValidationError as error:
+            raise with_faults(error, _name_faults(_texts(value))) from None
+        report(_name_faults(names) if names else ["a plate needs at least one row and one column"])
         return names
 
     @classmethod
@@ -61,6 +62,24 @@ class Plate(Settings):
             column_names=[str(column + 1) for column in range(columns)],
             name=name,
         )
+
+
+def _name_faults(names: list[str]) -> list[str]:
+    faults = [f"{name!r} is not allowed; use letters and digits" for name in names if not is_alphanumeric(name)]
+    faults += [fault for name in filter(is_alphanumeric, names) if (fault := name_fault(name, "row or column"))]
+    return faults + [f"names must be unique also when case is ignored: {group}" for group in collisions(names)]
+
+
+def _texts(names: Any) -> list[str]:
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list | tuple) else []
+
+
+def salvaged_plate(value: Any) -> Plate | None:
+    """Return a plate of all rows and columns that were named, none if they were not; None if it is no plate at all."""
+    if not isinstance(value, Mapping):
+        return None
+    rows, columns = (_texts(value.get(field)) for field in ("row_names", "column_names"))
+    return Plate.model_construct(row_names=rows, column_names=columns)
 
 
 def row_label(index: int) -> str:

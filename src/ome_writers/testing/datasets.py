@@ -7,7 +7,7 @@ import itertools
 import math
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -21,14 +21,16 @@ from ome_writers._dataset import DatasetFolder
 from ome_writers._layout import ArrayGeometry, plan_layout
 from ome_writers.abc import Sink, WritePlan
 from ome_writers.metadata import array_document, group_document, with_shape
-from ome_writers.settings import AcquisitionSettings, Dimension, PositionDimension
+from ome_writers.settings import AcquisitionSettings, Codec, Dimension, PositionDimension
 
 __all__ = [
+    "READERS",
     "Axes",
     "acquisition",
     "assert_reads",
     "block_origins",
     "check_files",
+    "chunk_bytes",
     "crc32c",
     "finish_documents",
     "make_plan",
@@ -45,7 +47,7 @@ _KEY: Final = re.compile(r"c(/(0|[1-9]\d*))*")
 _MISSING: Final = (1 << 64) - 1
 
 
-def acquisition(axes: Axes, dtype: str = "uint16", compression: str = "none") -> AcquisitionSettings:
+def acquisition(axes: Axes, dtype: str = "uint16", compression: str | Codec = "none") -> AcquisitionSettings:
     """Return settings from a short tuple per dimension.
 
     Parameters
@@ -53,7 +55,9 @@ def acquisition(axes: Axes, dtype: str = "uint16", compression: str = "none") ->
     axes : mapping
         Name of each dimension, in acquisition order, to its count, chunk size and shard size (in chunks), or the first
         of them. Names are t, c, z, y, x, and p for positions; y and x have to be the last.
-    dtype, compression : str
+    dtype : str
+        As in the settings.
+    compression : str or Codec
         As in the settings.
     """
     dimensions: list[Dimension] = []
@@ -79,8 +83,7 @@ def make_plan(root: Path, sink: type[Sink], settings: AcquisitionSettings) -> Wr
     layout = plan_layout(settings)
     if sink.capabilities.always_sharded and layout.geometry.shards is None:
         layout = replace(layout, geometry=replace(layout.geometry, shards=layout.geometry.chunks))
-    compression = settings.compression or "none"
-    plan = WritePlan(root, layout, compression, array_document(layout.geometry, compression))
+    plan = WritePlan(root, layout, settings.codec, array_document(layout.geometry, settings.codec))
     sink.check(plan)
     groups = {image.path or ".": group_document({}) for image in layout.images}
     arrays = {image.array_path: plan.array_document for image in layout.images}
@@ -120,15 +123,26 @@ def block_origins(extent: Sequence[int], shape: Sequence[int]) -> list[Cell]:
     return list(itertools.product(*(range(0, n, e) for n, e in zip(shape, extent, strict=True))))
 
 
+def _read_with_tensorstore(array: Path) -> Pixels:
+    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(array)}}
+    return np.asarray(ts.open(spec, open=True).result().read().result())
+
+
+def _read_with_zarr(array: Path) -> Pixels:
+    return np.asarray(zarr.open_array(array, mode="r", zarr_format=3)[...])
+
+
+READERS: Final[dict[str, Callable[[Path], Pixels]]] = {
+    "tensorstore": _read_with_tensorstore,
+    "zarr-python": _read_with_zarr,
+}
+"""Functions that read the pixels of an array by its folder."""
+
+
 def assert_reads(plan: WritePlan, array: int, expected: Pixels) -> None:
     """Check that tensorstore and zarr-python read the expected pixels, bit by bit."""
-    path = plan.array_path(array)
-    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path)}}
-    readings = {
-        "tensorstore": ts.open(spec, open=True).result().read().result(),
-        "zarr-python": np.asarray(zarr.open_array(path, mode="r", zarr_format=3)[...]),
-    }
-    for library, pixels in readings.items():
+    for library, read in READERS.items():
+        pixels = read(plan.array_path(array))
         assert pixels.shape == expected.shape, f"{library} reads shape {pixels.shape}, not {expected.shape}"
         assert pixels.dtype == expected.dtype, f"{library} reads dtype {pixels.dtype}, not {expected.dtype}"
         if pixels.tobytes() != expected.tobytes():
@@ -155,18 +169,23 @@ def check_files(plan: WritePlan) -> None:
 
 def stored_chunks(plan: WritePlan, array: int) -> set[Cell]:
     """Return the place in the chunk grid of every chunk that is stored, inside of shards or as a file of its own."""
+    return set(chunk_bytes(plan, array))
+
+
+def chunk_bytes(plan: WritePlan, array: int) -> dict[Cell, tuple[Path, range]]:
+    """Return where the bytes of every stored chunk are, by its place in the chunk grid: the file, and where in it."""
     geometry, folder = plan.geometry, plan.array_path(array)
-    stored = set()
+    stored = {}
     for file in (folder / "c").rglob("*"):
         if not file.is_file():
             continue
         cell = tuple(map(int, file.relative_to(folder / "c").parts))
         if geometry.shards is None:
-            stored.add(cell)
+            stored[cell] = file, range(file.stat().st_size)
             continue
         inner = _chunks_per_shard(geometry)
-        for place in _read_index(file, geometry):
-            stored.add(tuple(s * n + i for s, n, i in zip(cell, inner, place, strict=True)))
+        for place, where in _read_index(file, geometry).items():
+            stored[tuple(s * n + i for s, n, i in zip(cell, inner, place, strict=True))] = file, where
     return stored
 
 

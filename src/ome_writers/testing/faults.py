@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ome_writers._layout import ArrayGeometry
-from ome_writers.abc import Block, BlockSink, Capabilities, FrameSink, WritePlan
+from ome_writers.abc import Block, BlockSink, Capabilities, FrameSink, LayerSink, WritePlan
 from ome_writers.settings import DTYPES
 
-__all__ = ["Faults", "MemoryBlockSink", "MemoryFrameSink"]
+__all__ = ["Faults", "MemoryBlockSink", "MemoryFrameSink", "MemoryLayerSink"]
 
 _COMPRESSIONS = frozenset({"none", "zstd", "blosc-zstd", "blosc-lz4"})
 
@@ -54,7 +54,7 @@ class _MemorySink:
         How often ``close`` was called.
     """
 
-    def __init__(self, geometry: ArrayGeometry, arrays: int, faults: Faults) -> None:
+    def __init__(self, geometry: ArrayGeometry, arrays: int, faults: Faults, rows: int = 1) -> None:
         self.begun = threading.Event()
         self.closed = 0
         self._faults = faults
@@ -63,15 +63,15 @@ class _MemorySink:
         self._lock = threading.Lock()
         shape = tuple(n or 0 for n in geometry.shape)
         self._pixels = [np.zeros(shape, geometry.dtype) for _ in range(arrays)]
-        self._counts = [np.zeros(shape[:-2], np.int64) for _ in range(arrays)]
+        self._counts = [np.zeros((*shape[:-2], rows), np.int64) for _ in range(arrays)]  # of each part of a frame
 
     def pixels(self, array: int) -> npt.NDArray[Any]:
         """Return what an array holds; 0 where nothing was written."""
         return self._pixels[array]
 
     def counts(self, array: int) -> npt.NDArray[np.int64]:
-        """Return how often each frame of an array was written."""
-        return self._counts[array]
+        """Return how often each frame of an array was written whole."""
+        return np.asarray(self._counts[array].min(axis=-1))
 
     def close(self) -> None:
         """Count the call, and fail if told to."""
@@ -90,14 +90,17 @@ class _MemorySink:
         if number in self._faults.errors:
             raise self._faults.errors[number]
 
-    def _store(self, array: int, origin: tuple[int, ...], block: Block) -> None:
+    def _store(
+        self, array: int, origin: tuple[int, ...], block: Block, lines: slice = slice(None), rows: slice = slice(None)
+    ) -> None:
+        """Store a block, or these lines of it, which are these rows of chunks."""
         shape = block.shape[:-2]
         where = tuple(slice(o, o + n) for o, n in zip(origin, shape, strict=True))
         with self._lock:
             if self._axis is not None:
                 self._grow(array, where[self._axis].stop)
-            self._pixels[array][where] = block
-            self._counts[array][where] += 1
+            self._pixels[array][(*where, lines)] = block
+            self._counts[array][(*where, rows)] += 1
 
     def _grow(self, array: int, extent: int) -> None:
         missing = extent - self._counts[array].shape[self._axis or 0]
@@ -141,6 +144,58 @@ class MemoryBlockSink(_MemorySink, BlockSink):
         self._misbehave()
         self._store(array, origin, block)
         self.blocks.append((array, origin, block.shape, stored))
+
+
+class MemoryLayerSink(_MemorySink, LayerSink):
+    """Keeps layers of chunks in memory; parameters as for :class:`MemoryBlockSink`.
+
+    Attributes
+    ----------
+    layers : list of tuple
+        Array, cell, first row of chunks and number of rows, for every call of :meth:`write_chunks` in order.
+    skipped : list of tuple
+        Array and cell of every layer that was skipped.
+    outside : int
+        How many pixels outside of the arrays were not 0.
+    """
+
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        name="memory", dtypes=frozenset(DTYPES), compressions=_COMPRESSIONS, workers=2, copies=0.0
+    )
+
+    def __init__(self, plan: WritePlan, faults: Faults | None = None) -> None:
+        geometry = plan.geometry
+        super().__init__(geometry, len(plan.layout.images), faults or Faults(), geometry.layer_shape[0])
+        self._shape = geometry.shape
+        self._chunks = geometry.chunks
+        self.layers: list[tuple[int, tuple[int, ...], int, int]] = []
+        self.skipped: list[tuple[int, tuple[int, ...]]] = []
+        self.outside = 0
+
+    def write_chunks(self, array: int, cell: tuple[int, ...], first_row: int, chunks: Block) -> None:
+        """Copy rows of chunks into their array."""
+        self._misbehave()
+        rows, columns, *steps, tall, wide = chunks.shape
+        together = np.moveaxis(chunks, (0, 1), (-4, -2)).reshape(*steps, rows * tall, columns * wide)
+        origin = (*(i * n for i, n in zip(cell, self._chunks, strict=False)), first_row * tall, 0)
+        inside = tuple(
+            slice(None if n is None else min(n - o, length))
+            for n, o, length in zip(self._shape, origin, together.shape, strict=True)
+        )
+        block = together[inside]
+        self.outside += int(np.count_nonzero(together)) - int(np.count_nonzero(block))
+        lines = slice(origin[-2], origin[-2] + block.shape[-2])
+        self._store(array, origin[:-2], block, lines, slice(first_row, first_row + rows))
+        self.layers.append((array, cell, first_row, rows))
+
+    def skip_layer(self, array: int, cell: tuple[int, ...]) -> None:
+        """Note that a layer is not written."""
+        self._misbehave()
+        self.skipped.append((array, cell))
+
+    def row_counts(self, array: int) -> npt.NDArray[np.int64]:
+        """Return how often each row of chunks of each frame was written, shape ``(*index, rows)``."""
+        return self._counts[array]
 
 
 class MemoryFrameSink(_MemorySink, FrameSink):

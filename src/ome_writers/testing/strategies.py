@@ -19,6 +19,7 @@ from ome_writers.settings import (
     AcquisitionSettings,
     BufferSettings,
     Channel,
+    Codec,
     Dimension,
     OmeZarrFormat,
     Plate,
@@ -27,10 +28,10 @@ from ome_writers.settings import (
     name_fault,
 )
 
-__all__ = ["COMPRESSIONS", "acquisitions", "channels", "declarations", "names", "stage_positions"]
+__all__ = ["COMPRESSIONS", "acquisitions", "channels", "codecs", "declarations", "names", "stage_positions"]
 
 COMPRESSIONS: Final = (None, "none", "zstd", "blosc-zstd", "blosc-lz4")
-"""All values of ``AcquisitionSettings.compression``."""
+"""All names of compressions, as in ``AcquisitionSettings.compression``."""
 
 _INDEX_TYPES: Final = {"t": "time", "c": "channel", "z": "space", "angle": "other"}
 
@@ -160,6 +161,21 @@ def stage_positions(*, plate: Plate | None = None) -> st.SearchStrategy[Position
     return positions.filter(lambda position: name_fault(f"{position.image_name}_0", "drawn") is None)
 
 
+def codecs() -> st.SearchStrategy[Codec]:
+    """Draw compressions with levels, shuffles and checksums that every backend can read."""
+    plain = st.builds(Codec, name=st.just("none"), checksum=st.booleans())
+    level = st.none() | st.integers(-7, -1) | st.integers(1, 22)
+    zstd = st.builds(Codec, name=st.just("zstd"), level=level, checksum=st.booleans())
+    blosc = st.builds(
+        Codec,
+        name=st.sampled_from(["blosc-zstd", "blosc-lz4"]),
+        level=st.none() | st.integers(0, 9),
+        shuffle=st.sampled_from([None, "none", "byte", "bit"]),
+        checksum=st.booleans(),
+    )
+    return plain | zstd | blosc
+
+
 @st.composite
 def declarations(draw: st.DrawFn) -> AcquisitionSettings:
     """Draw any settings: with or without dimensions, plates, coordinates of all kinds, splits, and all other fields."""
@@ -167,7 +183,7 @@ def declarations(draw: st.DrawFn) -> AcquisitionSettings:
     fields: dict[str, Any] = {
         "root_path": draw(st.sampled_from(["", "a.zarr", "données/scan 1.ome.zarr"])),
         "dtype": draw(st.sampled_from(["", *DTYPES])),
-        "compression": draw(st.sampled_from(COMPRESSIONS)),
+        "compression": draw(st.sampled_from(COMPRESSIONS) | codecs()),
         "overwrite": draw(st.booleans()),
         "format": draw(_formats()),
         "buffer": draw(_buffers()),

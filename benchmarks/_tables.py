@@ -1,0 +1,105 @@
+"""What measurements tell: tables and a picture."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from rich.table import Table
+
+from ._measure import Measurement
+
+Results: TypeAlias = dict[tuple[str, str], list[Measurement]]
+"""Measurements by workload and contender, one for each run."""
+
+
+def comparison(results: Results, title: str) -> Table:
+    """Return everything that was measured, with ratios to the limit and to the best of the others in the same run."""
+    table = Table(title=title)
+    for column in ("workload", "contender", "GB/s", "of limit", "x best other", "p50 ms", "p99 ms", "max ms", "late",
+                   "RSS MB", "wrong"):  # fmt: skip
+        table.add_column(column, justify="left" if column in ("workload", "contender") else "right")
+    for (workload, contender), runs in results.items():
+        paced = (workload, "limit") not in results
+        table.add_row(
+            workload,
+            contender,
+            f"{_median(runs, 'gigabytes_per_second'):.2f}",
+            "" if paced or contender == "limit" else f"{_ratio(runs, [results[workload, 'limit']]):.2f}",
+            f"{_ratio(runs, _others(results, workload)):.2f}" if contender.endswith("stream") and not paced else "",
+            *(f"{_median(runs, name):.2f}" for name in ("p50_ms", "p99_ms", "max_ms")),
+            f"{_median(runs, 'late_calls'):.0f}" if paced else "",
+            f"{_median(runs, 'growth_mb'):.0f}",
+            str(sum(m.wrong_frames for m in runs)),
+            end_section=contender == [c for w, c in results if w == workload][-1],
+        )
+    return table
+
+
+def overhead(results: Results, backends: Sequence[str]) -> Table:
+    """Return how a stream compares with a loop that hands the same library whole shards, ready-made."""
+    table = Table(title="a stream beside a loop that hands its library ready-made shards (1: as fast)")
+    for column in ("workload", "backend", "stream GB/s", "loop GB/s", "ratio", "ratio with creation", "stream RSS MB",
+                   "loop RSS MB"):  # fmt: skip
+        table.add_column(column, justify="left" if column in ("workload", "backend") else "right")
+    for workload in dict.fromkeys(w for w, _ in results):
+        for backend in backends:
+            ours, loop = results.get((workload, f"{backend} stream")), results.get((workload, f"{backend} loop"))
+            if ours is None or loop is None:
+                continue
+            whole = [(b.creating + b.seconds) / (a.creating + a.seconds) for a, b in zip(ours, loop, strict=True)]
+            table.add_row(
+                workload,
+                backend,
+                *(f"{_median(m, 'gigabytes_per_second'):.2f}" for m in (ours, loop)),
+                f"{_ratio(ours, [loop]):.2f}",
+                f"{statistics.median(whole):.2f}",
+                *(f"{_median(m, 'growth_mb'):.0f}" for m in (ours, loop)),
+            )
+    return table
+
+
+def picture(results: Results, path: Path, title: str) -> None:
+    """Save a bar chart of the throughput of streams and libraries, beside the limit."""
+    from matplotlib.figure import Figure
+
+    workloads = [w for w in dict.fromkeys(w for w, _ in results) if (w, "limit") in results]
+    contenders = list(dict.fromkeys(c for w, c in results if w in workloads and c != "limit"))
+    figure = Figure(figsize=(10, 1.2 + 0.16 * len(workloads) * (len(contenders) + 2)), layout="constrained")
+    axes = figure.subplots()
+    height = 1 / (len(contenders) + 2)
+    for place, workload in enumerate(workloads):
+        line = _median(results[workload, "limit"], "gigabytes_per_second")
+        axes.plot([line, line], [place, place + 1 - 2 * height], color="black", lw=1, label=None if place else "limit")
+    for number, contender in enumerate(contenders):
+        bars = [
+            (place + number * height, _median(results[workload, contender], "gigabytes_per_second"))
+            for place, workload in enumerate(workloads)
+            if (workload, contender) in results
+        ]
+        axes.barh(
+            [y for y, _ in bars], [x for _, x in bars], height, align="edge", label=contender, color=f"C{number % 10}"
+        )
+    axes.set_yticks([place + 0.5 - height for place in range(len(workloads))], workloads)
+    axes.invert_yaxis()
+    axes.set_xlabel("GB/s of pixels")
+    axes.set_title(title, fontsize="medium")
+    axes.legend(fontsize="small")
+    figure.savefig(path)
+
+
+def _others(results: Results, workload: str) -> list[list[Measurement]]:
+    """Return the measurements of those that take frames from a camera, without this project."""
+    return [runs for (w, c), runs in results.items() if w == workload and c.endswith("frames")]
+
+
+def _ratio(runs: list[Measurement], others: list[list[Measurement]]) -> float:
+    """Return the median, over the runs, of the ratio to the best of the others."""
+    best = [max(m.gigabytes_per_second for m in same_run) for same_run in zip(*others, strict=True)]
+    return statistics.median(m.gigabytes_per_second / b for m, b in zip(runs, best, strict=True))
+
+
+def _median(runs: list[Measurement], name: str) -> float:
+    return float(statistics.median(getattr(m, name) for m in runs))

@@ -1,0 +1,236 @@
+"""Files that chunks go to: shards that grow by appending, and files of one chunk each.
+
+A file is written under a temporary name and gets its own when it is complete, so that under its final name a file is
+whole or not there. A shard is the Zarr v3 codec "sharding_indexed" 1.0: encoded chunks in any order, then the index,
+16 bytes for each chunk of the shard (offset and length, little endian; all bits set for a chunk that is not there),
+then the CRC-32C of the index.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from io import FileIO
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ._encoding import crc32c
+
+MAX_OPEN_FILES: Final = 128
+"""The most files that are held open at once; more shards than that are reopened when they are appended to."""
+
+_SMALL_BYTES: Final = 1 << 16
+
+_MISSING: Final = np.iinfo(np.uint64).max
+
+
+class Shard:
+    """A shard that is being written.
+
+    Parameters
+    ----------
+    final : Path
+        Its file when it is complete.
+    temporary : Path
+        Its file until then.
+    slots : int
+        Chunks in its index.
+    expected : int
+        Chunks that are still to be written or skipped, those outside of the array left out.
+    """
+
+    __slots__ = ("_index", "_size", "expected", "file", "final", "lock", "temporary")
+
+    def __init__(self, final: Path, temporary: Path, slots: int, expected: int) -> None:
+        self.final = final
+        self.temporary = temporary
+        self.expected = expected
+        self.lock = threading.Lock()  # held by whoever calls a method or looks at the file
+        self.file: FileIO | None = None
+        self._index = np.full((slots, 2), _MISSING, "<u8")
+        self._size = 0
+
+    @property
+    def empty(self) -> bool:
+        """Whether no chunk was written to it."""
+        return self._size == 0
+
+    def open(self) -> None:
+        """Open the file, to begin it or to go on."""
+        self.file = FileIO(self.temporary, "rb+" if self._size else "wb")
+
+    def append(self, slots: npt.NDArray[np.intp], sizes: npt.NDArray[np.uint64] | int, pieces: Sequence[Any]) -> None:
+        """Append encoded chunks.
+
+        Parameters
+        ----------
+        slots : ndarray of int
+            Place of each chunk in the index.
+        sizes : ndarray of int, or int
+            Bytes of each chunk.
+        pieces : sequence of bytes-like
+            Their bytes, cut in any way.
+        """
+        file = self._at_end()
+        if len(pieces) > 1 and sum(map(_nbytes, pieces)) < len(pieces) * _SMALL_BYTES:
+            pieces = [b"".join(pieces)]  # a copy costs less than as many system calls
+        for piece in pieces:
+            write_all(file, piece)
+        lengths = np.broadcast_to(np.asarray(sizes, "<u8"), slots.shape)
+        ends = self._size + np.cumsum(lengths)
+        self._index[slots, 0] = ends - lengths
+        self._index[slots, 1] = lengths
+        self._size = int(ends[-1])
+
+    def slots(self) -> npt.NDArray[np.intp]:
+        """Return the places in the index of the chunks that were written."""
+        return np.flatnonzero(self._index[:, 0] != _MISSING)
+
+    def holds(self, slot: int) -> bool:
+        """Tell whether a chunk was written."""
+        return bool(self._index[slot, 0] != _MISSING)
+
+    def continue_from(self, file: Path) -> None:
+        """Take over the chunks of a shard that is complete."""
+        tail, own = self._index.nbytes + 4, self._at_end()
+        with file.open("rb") as source:
+            self._size = left = source.seek(-tail, os.SEEK_END)
+            self._index[...] = np.frombuffer(source.read(tail - 4), "<u8").reshape(self._index.shape)
+            source.seek(0)
+            while left:
+                piece = source.read(min(left, 1 << 24))
+                write_all(own, piece)
+                left -= len(piece)
+
+    def finish(self) -> None:
+        """Write the index, close the file and give it its final name; when this fails, it can be tried again."""
+        index = self._index.tobytes()
+        file = self._at_end()
+        write_all(file, index + crc32c(index).to_bytes(4, "little"))
+        file.truncate()  # what an append has left that failed half-way
+        self.close()
+        self.final.parent.mkdir(parents=True, exist_ok=True)
+        self.temporary.replace(self.final)
+
+    def discard(self) -> None:
+        """Remove the file of a shard without chunks, which is there when its first append has failed."""
+        self.close()
+        self.temporary.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Close the file; it can be opened again."""
+        file, self.file = self.file, None
+        if file is not None:
+            file.close()
+
+    def _at_end(self) -> FileIO:
+        """Return the file, at the end of its chunks, whatever an append that failed has written there."""
+        if self.file is None:
+            raise ValueError("the file is not open")
+        self.file.seek(self._size)
+        return self.file
+
+
+class OpenFiles:
+    """Keeps the files of shards open, those that were used last, and not too many.
+
+    Parameters
+    ----------
+    limit : int, optional
+        The most files; None for :data:`MAX_OPEN_FILES`. Each thread may open one more before it closes another.
+    """
+
+    def __init__(self, limit: int | None = None) -> None:
+        self._limit = MAX_OPEN_FILES if limit is None else limit
+        self._lock = threading.Lock()
+        self._open: OrderedDict[Shard, None] = OrderedDict()
+
+    def use(self, shard: Shard) -> None:
+        """Have the file of a shard open, whose lock the caller holds."""
+        if shard.file is None:
+            shard.open()
+        with self._lock:
+            self._open[shard] = None
+            self._open.move_to_end(shard)
+            if len(self._open) > self._limit:
+                self._close_one()
+
+    def forget(self, shard: Shard) -> None:
+        """Stop watching a shard, whose file is closed."""
+        with self._lock:
+            self._open.pop(shard, None)
+
+    def _close_one(self) -> None:
+        for shard in self._open:
+            if shard.lock.acquire(blocking=False):  # nobody is writing to it, the caller least of all
+                try:
+                    shard.close()
+                finally:
+                    shard.lock.release()
+                del self._open[shard]
+                return
+
+
+def add_chunks(final: Path, temporary: Path, slots: int, chunks: Mapping[int, bytes]) -> None:
+    """Write a shard with more chunks than it has now; one that is not there has none.
+
+    Parameters
+    ----------
+    final : Path
+        The shard's file, replaced when the new one is complete.
+    temporary : Path
+        Where the new one is written, in the same file system.
+    slots : int
+        Chunks in its index.
+    chunks : mapping
+        Place in the index to encoded chunk; a place that is taken is left as it is.
+    """
+    shard = Shard(final, temporary, slots, slots)
+    shard.open()
+    try:
+        if final.exists():
+            shard.continue_from(final)
+        for slot, chunk in chunks.items():
+            if not shard.holds(slot):
+                shard.append(np.array([slot]), len(chunk), [chunk])
+        if not shard.empty:
+            shard.finish()
+    finally:
+        shard.close()
+        temporary.unlink(missing_ok=True)
+
+
+def write_file(final: Path, temporary: Path, data: Any) -> None:
+    """Write a file of one chunk under a temporary name, then give it its own."""
+    try:
+        file = FileIO(temporary, "wb")
+        try:
+            write_all(file, data)
+        finally:
+            file.close()
+        try:
+            temporary.replace(final)
+        except FileNotFoundError:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            temporary.replace(final)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def write_all(file: FileIO, data: Any) -> None:
+    """Write all of the data; a system call may write less than it is given."""
+    left = memoryview(data).cast("B")
+    while left:
+        left = left[file.write(left) :]
+
+
+def _nbytes(piece: Any) -> int:
+    return int(getattr(piece, "nbytes", None) or len(piece))

@@ -1,0 +1,274 @@
+"""Writing without a Zarr library: chunks are encoded and appended to shards as layers of them are complete.
+
+Nothing is read back, nothing is put together twice, and no more than a layer of chunks is in memory, however large a
+shard is.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from operator import floordiv, mod
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ome_writers.abc import Block, Capabilities, LayerSink, LayersLostError, WritePlan
+from ome_writers.errors import UnsupportedError
+from ome_writers.settings import DTYPES
+
+from ._encoding import encoder
+from ._shards import OpenFiles, Shard, write_file
+
+WRITING_FOLDER: Final = "ome_writers/writing"
+"""Folder of files that are not complete yet, below the dataset's root; it is not there when nothing is written."""
+
+_APPEND_BYTES: Final = 1 << 20
+"""Encoded chunks are appended to a shard when there are as many bytes as this."""
+
+_MAX_WORKERS: Final = 8
+_MOST_NAMED: Final = 10  # shards, in the message of an error
+_BLOSC_MAX_BYTES: Final = (1 << 31) - 1 - 16  # c-blosc 1: BLOSC_MAX_BUFFERSIZE
+
+Cell = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """A shard that could not be completed, and the layers that are in it."""
+
+    file: Path
+    error: Exception
+    layers: set[tuple[int, Cell]]
+
+
+class DirectSink(LayerSink):
+    """Appends layers of chunks to shards, or writes a file for each chunk."""
+
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        name="direct",
+        dtypes=frozenset(DTYPES),
+        compressions=frozenset({"none", "zstd", "blosc-zstd", "blosc-lz4"}),
+        shuffles=frozenset({"none", "byte", "bit"}),
+        checksum=True,
+        workers=min(_MAX_WORKERS, max(2, os.cpu_count() or 1)),
+        copies=1.0,  # the encoded chunks
+    )
+    takes_groups = True
+
+    @classmethod
+    def check(cls, plan: WritePlan) -> None:
+        """Refuse chunks that are too large for the codec."""
+        super().check(plan)
+        nbytes = math.prod(plan.geometry.chunks) * np.dtype(plan.geometry.dtype).itemsize
+        if plan.codec.name.startswith("blosc") and nbytes > _BLOSC_MAX_BYTES:
+            raise UnsupportedError(
+                f"a chunk of {nbytes:,} bytes is more than blosc takes ({_BLOSC_MAX_BYTES:,}); make chunks smaller, or "
+                "use compression 'zstd'."
+            )
+
+    def __init__(self, plan: WritePlan) -> None:
+        geometry = plan.geometry
+        self._folders = [plan.array_path(array) / "c" for array in range(len(plan.layout.images))]
+        self._writing = plan.root / WRITING_FOLDER
+        self._writing.mkdir(parents=True, exist_ok=True)
+        self._encode = encoder(plan.codec)
+        self._chunk_bytes = math.prod(geometry.chunks) * np.dtype(geometry.dtype).itemsize
+        self._sharded = geometry.shards is not None
+        self._per_shard = tuple(
+            s // c for s, c in zip(geometry.shards or geometry.chunks, geometry.chunks, strict=True)
+        )
+        self._grid = tuple(
+            None if n is None else -(-n // c) for n, c in zip(geometry.shape, geometry.chunks, strict=True)
+        )
+        self._plane = geometry.layer_shape[:2]
+        self._slots = np.arange(math.prod(self._per_shard), dtype=np.intp).reshape(self._per_shard)
+        self._unbounded_axis = geometry.unbounded_axis
+        self._shard_steps = (
+            0 if self._unbounded_axis is None else (geometry.shards or geometry.chunks)[self._unbounded_axis]
+        )
+        self._shards: dict[tuple[int, Cell], Shard] = {}
+        self._extents: dict[int, int] = {}  # along the unbounded axis, of complete shards
+        self._lock = threading.Lock()  # of the two above
+        self._files = OpenFiles()
+
+    def write_chunks(self, array: int, cell: Cell, first_row: int, chunks: Block) -> None:
+        """Write whole rows of chunks; when this returns, they are in their files."""
+        if not self._sharded:
+            self._write_files(array, cell, first_row, chunks)
+            return
+        for where, slots, part in self._parts(cell, first_row, chunks):
+            shard = self._shard(array, where)
+            if self._encode is None:
+                pieces = [part] if part.flags.c_contiguous else list(part)
+                with shard.lock:
+                    self._append(shard, array, where, slots, self._chunk_bytes, pieces)
+            else:
+                self._encode_and_append(shard, array, where, slots, part)
+
+    def write_layers(self, array: int, cells: Sequence[Cell], layers: Sequence[Block]) -> None:
+        """Append several layers to their shard together."""
+        where = (*map(floordiv, cells[0], self._per_shard), 0, 0)
+        rows, columns = self._plane
+        slots = [self._slots[tuple(map(mod, cell, self._per_shard))][:rows, :columns].ravel() for cell in cells]
+        if self._encode is None:
+            sizes: Any = self._chunk_bytes
+            pieces: list[Any] = list(layers)
+        else:
+            pieces = [self._encode(chunk) for chunks in layers for row in chunks for chunk in row]
+            sizes = list(map(len, pieces))
+        shard = self._shard(array, where)
+        with shard.lock:
+            self._append(shard, array, where, np.concatenate(slots), sizes, pieces)
+
+    def skip_layer(self, array: int, cell: Cell) -> None:
+        """Take note that a layer is not written, so that its shard is known to be complete."""
+        if not self._sharded:
+            return
+        layer = np.empty((*self._plane, 0), np.uint8)
+        for where, slots, _ in self._parts(cell, 0, layer):
+            shard = self._shard(array, where)
+            with shard.lock:
+                self._count(shard, array, where, len(slots))
+
+    def readable_extent(self, array: int) -> int | None:
+        """Return the extent of complete shards; a shard that is being written can't be read."""
+        return self._extents.get(array, 0) if self._sharded else None
+
+    def close(self) -> None:
+        """Complete all shards with the chunks that they have; every one is tried.
+
+        Raises
+        ------
+        LayersLostError
+            Naming the shards that could not be completed, and the first error.
+        """
+        failed: list[_Failure] = []
+        with ExitStack() as every_one:  # also after Ctrl-C
+            every_one.callback(self._remove_folder)
+            while self._shards:
+                (array, where), shard = self._shards.popitem()
+                every_one.callback(self._try_to_complete, failed, shard, array, where)
+        if failed:
+            names = ", ".join(str(failure.file) for failure in failed[:_MOST_NAMED])
+            more = f" and {len(failed) - _MOST_NAMED} more" if len(failed) > _MOST_NAMED else ""
+            layers = sorted({layer for failure in failed for layer in failure.layers})
+            first = failed[0].error
+            raise LayersLostError(
+                f"{first}; shards that are not complete and can't be read: {names}{more}", layers
+            ) from first
+
+    # ---- files of one chunk ----------------------------------------------------------------------------------------
+
+    def _write_files(self, array: int, cell: Cell, first_row: int, chunks: Block) -> None:
+        for row, of_row in enumerate(chunks, first_row):
+            for column, chunk in enumerate(of_row):
+                where = (*cell, row, column)
+                data = chunk if self._encode is None else self._encode(chunk)
+                write_file(self._final(array, where), self._temporary(array, where), data)
+
+    # ---- shards ----------------------------------------------------------------------------------------------------
+
+    def _parts(self, cell: Cell, first_row: int, chunks: Block) -> Iterator[tuple[Cell, npt.NDArray[np.intp], Block]]:
+        """Yield (place of a shard, slots in its index, chunks) for each shard that rows of chunks belong to."""
+        index = tuple(c // n for c, n in zip(cell, self._per_shard, strict=False))
+        slots = self._slots[tuple(c % n for c, n in zip(cell, self._per_shard, strict=False))]
+        tall, wide = self._per_shard[-2:]
+        last_row = first_row + chunks.shape[0]
+        for top in range(first_row - first_row % tall, last_row, tall):
+            rows = slice(max(top, first_row), min(top + tall, last_row))
+            for left in range(0, self._plane[1], wide):
+                columns = slice(left, min(left + wide, self._plane[1]))
+                own = slots[rows.start - top : rows.stop - top, : columns.stop - left]
+                part = chunks[rows.start - first_row : rows.stop - first_row, columns]
+                yield (*index, top // tall, left // wide), own.ravel(), part
+
+    def _encode_and_append(
+        self, shard: Shard, array: int, where: Cell, slots: npt.NDArray[np.intp], chunks: Block
+    ) -> None:
+        """Encode chunks, and append them while they are in the processor's cache unless others are appending."""
+        pieces: list[bytes] = []
+        nbytes = done = 0
+        for chunk in itertools.chain.from_iterable(chunks):
+            pieces.append(self._encode(chunk))  # type: ignore[misc]
+            nbytes += len(pieces[-1])
+            last = done + len(pieces) == len(slots)
+            if (last or nbytes >= _APPEND_BYTES) and shard.lock.acquire(blocking=last):
+                try:
+                    run = slots[done : done + len(pieces)]
+                    self._append(shard, array, where, run, [len(piece) for piece in pieces], pieces)
+                finally:
+                    shard.lock.release()
+                done += len(pieces)
+                pieces, nbytes = [], 0
+
+    def _append(
+        self, shard: Shard, array: int, where: Cell, slots: npt.NDArray[np.intp], sizes: Any, pieces: list[Any]
+    ) -> None:
+        """Append encoded chunks to a shard, whose lock the caller holds."""
+        self._files.use(shard)
+        shard.append(slots, sizes, pieces)
+        self._count(shard, array, where, len(slots))
+
+    def _shard(self, array: int, where: Cell) -> Shard:
+        key = array, where
+        with self._lock:
+            shard = self._shards.get(key)
+            if shard is None:
+                expected = math.prod(
+                    n if count is None else min(n, count - w * n)
+                    for w, n, count in zip(where, self._per_shard, self._grid, strict=True)
+                )
+                shard = Shard(self._final(array, where), self._temporary(array, where), self._slots.size, expected)
+                self._shards[key] = shard
+            return shard
+
+    def _count(self, shard: Shard, array: int, where: Cell, chunks: int) -> None:
+        """Count chunks of a shard, whose lock the caller holds, and complete it with the last of them."""
+        shard.expected -= chunks
+        if shard.expected == 0:
+            self._complete(shard, array, where)
+            with self._lock:  # not before: when this has failed, close tries again
+                del self._shards[array, where]
+
+    def _complete(self, shard: Shard, array: int, where: Cell) -> None:
+        try:
+            if shard.empty:
+                shard.discard()
+            else:
+                self._files.use(shard)
+                shard.finish()
+        finally:
+            shard.close()
+            self._files.forget(shard)
+        if (axis := self._unbounded_axis) is not None:
+            with self._lock:
+                self._extents[array] = max(self._extents.get(array, 0), (where[axis] + 1) * self._shard_steps)
+
+    def _try_to_complete(self, failed: list[_Failure], shard: Shard, array: int, where: Cell) -> None:
+        try:
+            self._complete(shard, array, where)
+        except Exception as error:  # noqa: BLE001  close raises it when it has tried all
+            inside_of_all = np.stack(np.unravel_index(shard.slots(), self._per_shard))[:-2].T.tolist()
+            layers = {
+                (array, tuple(w * n + i for w, n, i in zip(where, self._per_shard, inside, strict=False)))
+                for inside in inside_of_all
+            }
+            failed.append(_Failure(shard.final, error, layers))
+
+    def _remove_folder(self) -> None:
+        with suppress(OSError):  # what could not be completed is still in it
+            self._writing.rmdir()
+
+    def _final(self, array: int, where: Cell) -> Path:
+        return self._folders[array].joinpath(*map(str, where))
+
+    def _temporary(self, array: int, where: Cell) -> Path:
+        return self._writing / f"{array}-{'.'.join(map(str, where))}"
