@@ -154,7 +154,11 @@ def tensorstore_frames(workload: Workload, pixels: Frames, path: Path) -> Timing
     arrays = _tensorstore_arrays(workload, path)
     step = workload.block_shape[:-2]
     places = [
-        (position, *map(tuple, (np.floor_divide(index, step).tolist(), np.mod(index, step).tolist())))
+        (
+            position,
+            tuple(i // n for i, n in zip(index, step, strict=True)),
+            tuple(i % n for i, n in zip(index, step, strict=True)),
+        )
         for position, index in workload.places()
     ]
     open_blocks: dict[Any, list[Any]] = {}
@@ -174,7 +178,7 @@ def tensorstore_frames(workload: Workload, pixels: Frames, path: Path) -> Timing
             return
         finish()
         del open_blocks[position, cell]
-        where = tuple(slice(c * s, c * s + s) for c, s in zip(cell, step, strict=True))
+        where = tuple(slice(c * n, c * n + n) for c, n in zip(cell, step, strict=True))
         future = arrays[position][where].write(entry[0], can_reference_source_data_indefinitely=True)
         writing.append((future, entry[0]))
 

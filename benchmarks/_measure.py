@@ -10,8 +10,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -71,7 +73,7 @@ def _workload(fields: dict[str, object]) -> Workload:
     return Workload(**{k: tuple(map(tuple, v)) if isinstance(v, list) else v for k, v in fields.items()})  # type: ignore[arg-type]
 
 
-def _run(task: dict[str, object]) -> Measurement:
+def _run(task: Mapping[str, object]) -> Measurement:
     workload = _workload(dict(task["workload"]))  # type: ignore[call-overload]
     name = str(task["contender"])
     contender = CONTENDERS[name]
@@ -146,7 +148,7 @@ def _wrong_frames(workload: Workload, pixels: Frames, path: Path, reader: str) -
     return wrong
 
 
-def _open(reader: str, path: Path) -> object:
+def _open(reader: str, path: Path) -> Any:
     if reader == "zarr-python":
         import zarr
 

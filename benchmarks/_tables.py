@@ -98,7 +98,7 @@ def _others(results: Results, workload: str) -> list[list[Measurement]]:
 def _ratio(runs: list[Measurement], others: list[list[Measurement]]) -> float:
     """Return the median, over the runs, of the ratio to the best of the others."""
     best = [max(m.gigabytes_per_second for m in same_run) for same_run in zip(*others, strict=True)]
-    return statistics.median(m.gigabytes_per_second / b for m, b in zip(runs, best, strict=True))
+    return float(statistics.median(m.gigabytes_per_second / b for m, b in zip(runs, best, strict=True)))
 
 
 def _median(runs: list[Measurement], name: str) -> float:

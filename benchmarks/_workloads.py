@@ -144,9 +144,9 @@ class Workload:
     def numbers(self, position: int) -> npt.NDArray[np.int64]:
         """Return the number of each frame of a position's array, index axes in storage order."""
         names = [name for name, _ in self.index]
-        numbers = np.arange(self.frames).reshape([count for _, count in self.index])
+        numbers = np.arange(self.frames, dtype=np.int64).reshape([count for _, count in self.index])
         if "p" in names:
-            numbers = numbers.take(position, axis=names.index("p"))
+            numbers = numbers[(slice(None),) * names.index("p") + (position,)]
             names.remove("p")
         return numbers.transpose([names.index(name) for name in self.stored])
 

@@ -18,7 +18,7 @@ class _Entry:
     libraries: tuple[str, ...]  # import names of what must be installed
 
 
-_BACKENDS: Final = {  # in the order in which "auto" tries them
+_BACKENDS: Final = {  # the first is what "auto" means
     "direct": _Entry("direct", "DirectSink", ()),
     "tensorstore": _Entry("tensorstore", "TensorStoreSink", ("tensorstore",)),
     "zarrs-python": _Entry("zarr_python", "ZarrsSink", ("zarr", "zarrs")),
@@ -28,7 +28,7 @@ _BACKENDS: Final = {  # in the order in which "auto" tries them
 
 
 def available_backends() -> list[str]:
-    """Return the names of the backends whose libraries are installed, in the order in which ``"auto"`` tries them."""
+    """Return the names of the backends whose libraries are installed, ``"direct"`` first."""
     return [name for name in _BACKENDS if not _missing(name)]
 
 
@@ -38,19 +38,15 @@ def load_backend(name: str) -> type[Sink]:
     Parameters
     ----------
     name : str
-        A backend's name, or ``"auto"`` for the first that is installed.
+        A backend's name, or ``"auto"`` for ``"direct"``.
 
     Raises
     ------
     BackendMissingError
-        If its library is not installed, or none is; names the command that installs it.
+        If its library is not installed; names the command that installs it.
     """
     if name == "auto":
-        name = next(iter(available_backends()), "")
-        if not name:
-            raise BackendMissingError(
-                'no library that writes OME-Zarr is installed. Install one with: pip install "ome-writers[tensorstore]"'
-            )
+        name = next(iter(_BACKENDS))
     if missing := _missing(name):
         installed = ", ".join(map(repr, available_backends())) or "none"
         raise BackendMissingError(

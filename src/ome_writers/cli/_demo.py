@@ -26,7 +26,7 @@ _REFRESH_SECONDS = 0.1
 
 def demo(
     path: Annotated[Path, typer.Argument(help="Where the dataset goes.")] = Path("demo.ome.zarr"),
-    backend: Annotated[Backend, typer.Option(help="Library that writes; 'auto': the first installed.")] = "auto",
+    backend: Annotated[Backend, typer.Option(help="What writes; 'auto': 'direct', which needs no library.")] = "auto",
     frames: Annotated[int, typer.Option(min=1, help="How many frames the camera takes.")] = 400,
     size: Annotated[int, typer.Option(min=8, max=16384, help="Height and width of a frame in pixels.")] = 512,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing Zarr dataset.")] = False,

@@ -27,8 +27,8 @@ class OmeZarrFormat(Settings):
     name : str
         ``"ome-zarr"``.
     backend : str
-        Library that writes: ``"tensorstore"``, ``"zarr-python"``, ``"zarrs-python"``, ``"acquire-zarr"``, or
-        ``"auto"`` for the first of these that is installed.
+        What writes: ``"direct"`` (this package itself), a library (``"tensorstore"``, ``"zarr-python"``,
+        ``"zarrs-python"``, ``"acquire-zarr"``), or ``"auto"`` for ``"direct"``.
     suffix : str
         Suffix of the dataset's folder, added to a root path that does not end with ``.zarr``.
     """

@@ -1,0 +1,134 @@
+"""Small layers that go to the sink together: in the right place, and told apart when something fails."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ome_writers import AcquisitionSettings, BufferSettings, Dimension, create_stream
+from ome_writers.backends.direct import DirectSink
+from ome_writers.errors import WriteError
+from readers import assert_holds
+
+pytestmark = pytest.mark.timeout(60)
+
+FRAMES = np.arange(60 * 6 * 10, dtype=np.uint16).reshape(60, 6, 10) + 1
+
+
+def declared(path: Path, *, shard: int = 8, positions: int = 1, **fields: Any) -> AcquisitionSettings:
+    """Return settings of 60 small frames in chunks of one frame."""
+    dimensions = [
+        Dimension(name="t", count=60 // positions, chunk_size=1, shard_size_chunks=shard),
+        *([Dimension(name="p", type="position", count=positions)] if positions > 1 else []),
+        Dimension(name="y", count=6, chunk_size=4, shard_size_chunks=2),
+        Dimension(name="x", count=10, chunk_size=5, shard_size_chunks=2),
+    ]
+    return AcquisitionSettings(
+        root_path=str(path / "a.ome.zarr"), dimensions=tuple(dimensions), dtype="uint16", format="direct", **fields
+    )
+
+
+class Held:
+    """Holds back the writers until all frames are there, and notes how many layers are written together."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.gate = threading.Event()
+        self.sizes: list[int] = []
+        self.failing: set[int] = set()  # steps of t
+        together, single = DirectSink.write_layers, DirectSink.write_chunks
+
+        def write_layers(sink: DirectSink, array: int, cells: Any, layers: Any) -> None:
+            self.gate.wait(20)
+            self.sizes.append(len(cells))
+            self.fail_for(cells)
+            together(sink, array, cells, layers)
+
+        def write_chunks(sink: DirectSink, array: int, cell: Any, first_row: int, chunks: Any) -> None:
+            self.fail_for([cell])
+            single(sink, array, cell, first_row, chunks)
+
+        monkeypatch.setattr(DirectSink, "write_layers", write_layers)
+        monkeypatch.setattr(DirectSink, "write_chunks", write_chunks)
+
+    def fail_for(self, cells: Any) -> None:
+        """Raise if one of the layers is to fail."""
+        if any(cell[0] in self.failing for cell in cells):
+            raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("compression", ["none", "blosc-lz4"])
+@pytest.mark.parametrize("positions", [1, 2])
+def test_layers_are_written_together_when_writers_are_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, compression: str, positions: int
+) -> None:
+    """Layers that wait are appended together, those of one shard at a time, and read back as they were."""
+    held = Held(monkeypatch)
+    settings = declared(
+        tmp_path, positions=positions, compression=compression, buffer=BufferSettings(workers=workers)
+    )  # fmt: skip
+    with create_stream(settings) as stream:
+        for number, frame in enumerate(FRAMES):
+            if number in (17, 18, 59):
+                stream.skip()
+            else:
+                stream.append(frame)
+        held.gate.set()
+    assert max(held.sizes) > 1
+    assert max(held.sizes) <= 8
+    expected = FRAMES.copy()
+    expected[[17, 18, 59]] = 0
+    assert_holds(tmp_path / "a.ome.zarr", [expected[p::positions] for p in range(positions)])
+
+
+def test_a_layer_alone_is_not_held_back(tmp_path: Path) -> None:
+    """A layer is written as soon as it is complete, with nothing else to come."""
+    stream = create_stream(declared(tmp_path))
+    stream.append(FRAMES[0])
+    stream.flush()
+    assert stream.stats.frames_written == 1
+    stream.close()
+
+
+def test_layers_that_fail_are_told_from_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When one of several layers can't be written, it alone is named, and the others are on disk."""
+    held = Held(monkeypatch)
+    held.failing = {3, 20, 21}
+    stream = create_stream(declared(tmp_path, buffer=BufferSettings(workers=2)))
+    for frame in FRAMES:
+        stream.append(frame)
+    held.gate.set()
+    with pytest.raises(WriteError, match=r"not on disk: 3, 20 to 21\.") as caught:
+        stream.close()
+    assert caught.value.frames == (range(3, 4), range(20, 22))
+    assert stream.stats.frames_written == 57
+    assert stream.stats.buffered_bytes == 0
+    expected = FRAMES.copy()
+    expected[[3, 20, 21]] = 0
+    assert_holds(tmp_path / "a.ome.zarr", [expected])
+
+
+def test_a_full_buffer_that_raises_takes_the_frame_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With small layers, too, a frame that was refused can be appended again, and all end in their places."""
+    from ome_writers.errors import BufferFullError
+
+    held = Held(monkeypatch)
+    layer = 2 * 2 * 4 * 5 * 2
+    stream = create_stream(declared(tmp_path, buffer=BufferSettings(max_bytes=12 * layer, on_full="raise", workers=1)))
+    refused = 0
+    for frame in FRAMES:
+        while True:
+            try:
+                stream.append(frame)
+            except BufferFullError:
+                refused += 1
+                held.gate.set()
+            else:
+                break
+    stream.close()
+    assert refused
+    assert_holds(tmp_path / "a.ome.zarr", [FRAMES])
