@@ -100,9 +100,18 @@ CHUNKINGS = st.just("auto") | st.builds(
 DECLARED = declarations().filter(lambda s: bool(s.dimensions and s.dtype))
 
 
+class WithoutIndices(DirectSink):
+    """Takes no memory for the indices of shards, which only chunks of a few bytes make large."""
+
+    @classmethod
+    def memory_needed(cls, plan: WritePlan) -> int:
+        """Return nothing."""
+        return 0
+
+
 def is_refused(settings: AcquisitionSettings) -> bool:
     """Tell whether the backend would refuse the acquisition for its need of memory."""
-    sink = DirectSink if settings.format.backend in ("auto", "direct") else TensorStoreSink
+    sink = WithoutIndices if settings.format.backend in ("auto", "direct") else TensorStoreSink
     try:
         plan_memory(sink, WritePlan(Path(), plan_layout(settings), Codec(name="none"), {}), settings.buffer)
     except BufferTooSmallError:

@@ -21,7 +21,8 @@ import pytest
 from ome_writers import OMEStream, create_stream
 from ome_writers.abc import LayersLostError, WritePlan
 from ome_writers.backends import _encoding, _shards
-from ome_writers.backends.direct import WRITING_FOLDER, DirectSink
+from ome_writers.backends._shards import WRITING_FOLDER
+from ome_writers.backends.direct import DirectSink
 from ome_writers.errors import UnsupportedError, WriteError
 from ome_writers.settings import BufferSettings, Codec
 from ome_writers.testing.datasets import (

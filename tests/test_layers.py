@@ -340,7 +340,8 @@ def test_workers_share_a_layer(start: Start) -> None:
 
 def test_a_layer_that_cannot_be_skipped(start: Start) -> None:
     """An error while a skipped layer is told of is raised, and no frame is said to be lost."""
-    rig = start(LARGE, kind=MemoryLayerSink, faults=Faults(errors={0: DISK_FULL}))
+    sharded = {"t": (9, 2, 2), "y": (4 * ROWS, 4, ROWS), "x": (6,)}
+    rig = start(sharded, kind=MemoryLayerSink, faults=Faults(errors={0: DISK_FULL}))
     rig.engine.skip(2)
     rig.workers.wait()
     with pytest.raises(WriteError, match="No space left") as caught:

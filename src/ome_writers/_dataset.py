@@ -21,6 +21,8 @@ _METADATA: Final = frozenset({*_MARKS, ".zattrs", ".zmetadata"})  # Zarr v3 and 
 _OF_GROUPS: Final = re.compile(r"METADATA\.ome\.xml|frames\.jsonl|\..*\.partial|\.DS_Store|Thumbs\.db|desktop\.ini")
 # chunks and shards, and what a library leaves behind when it is killed while it writes one
 _OF_ARRAYS: Final = re.compile(r"(c|\d+(\.\d+)*)(\.__lock|\.[0-9a-f]+\.partial)?")
+_IN_PROGRESS: Final = Path("ome_writers", "writing")  # of chunks whose writer has died
+_OF_CHUNKS: Final = re.compile(r"\d+-\d+(\.\d+)*")
 
 
 class DatasetFolder:
@@ -141,6 +143,13 @@ class DatasetFolder:
         """Replace the document of a group or array in one step: a reader sees the old one or the new one."""
         self.write_text(f"{path}/{_DOCUMENT}", encode(document))
 
+    def holds(self, path: str, document: Mapping[str, Any]) -> bool:
+        """Tell whether the document of a node is this one."""
+        try:
+            return self._read(path) == document
+        except (OSError, ValueError):
+            return False
+
     def write_text(self, path: str, text: str) -> None:
         """Replace a file in one step."""
         target = self.root / path
@@ -195,7 +204,13 @@ def _foreign_files(root: Path) -> Iterator[Path]:
             in_arrays.discard(folder)
             in_arrays.update(os.path.join(folder, name) for name in subfolders)  # noqa: PTH118  as os.walk does
         for name in files:
-            known = name in _METADATA or _OF_GROUPS.fullmatch(name) or (in_array and _OF_ARRAYS.fullmatch(name))
+            in_progress = Path(folder) == root / _IN_PROGRESS and _OF_CHUNKS.fullmatch(name)
+            known = (
+                in_progress
+                or name in _METADATA
+                or _OF_GROUPS.fullmatch(name)
+                or (in_array and _OF_ARRAYS.fullmatch(name))
+            )
             if not known:
                 yield Path(folder, name)
 

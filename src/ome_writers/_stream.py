@@ -18,7 +18,7 @@ from typing import Any, Final, Self, cast
 from ._dataset import DatasetFolder, encode
 from ._layout import plan_layout
 from ._router import Router
-from .abc import BlockSink, FrameSink, LayerSink, Sink, WritePlan
+from .abc import BlockSink, FrameSink, FramesLostError, LayerSink, Sink, WritePlan
 from .backends import load_backend
 from .engine import (
     RECORDS_FILE,
@@ -190,7 +190,14 @@ class OMEStream:
             If something could not be written, now or earlier (also an OSError); names the frames that are not on
             disk. Everything is released all the same.
         """
-        self._engine.close(self._finish)
+        self._engine.close(
+            (
+                self._sink.close,
+                lambda: self._documents.finish(self._router, self._engine.frames),
+                self._write_frame_metadata,
+                self._write_ome_xml,
+            )
+        )
         _open_streams.discard(self)
 
     def __enter__(self) -> Self:
@@ -285,14 +292,6 @@ class OMEStream:
 
     # ---- the end ---------------------------------------------------------------------------------------------------
 
-    def _finish(self) -> None:
-        """Close the sink, then complete the metadata; every step is tried."""
-        with ExitStack() as last_first:
-            last_first.callback(self._write_ome_xml)
-            last_first.callback(self._write_frame_metadata)
-            last_first.callback(self._documents.finish, self._router, self._engine.frames)
-            last_first.callback(self._sink.close)
-
     def _write_frame_metadata(self) -> None:
         for array in self._records.arrays():
             path = self._layout.images[array].path or "."
@@ -327,6 +326,7 @@ class _ArrayDocuments:
         self._folder = folder
         self._plan = plan
         self.shape = tuple(n or 0 for n in plan.geometry.shape)
+        self._extents = [0] * len(plan.layout.images)  # along the unbounded axis, on disk
 
     def grow(self, extents: Mapping[int, int]) -> None:
         """Write the documents of arrays that have grown along the unbounded axis."""
@@ -334,20 +334,37 @@ class _ArrayDocuments:
             self._write(array, extent)
 
     def finish(self, router: Router, frames: int) -> None:
-        """Write the documents of all arrays with the extent that they have in the end."""
+        """Write the documents of all arrays with the extent that they have in the end; every one is tried.
+
+        Raises
+        ------
+        FramesLostError
+            If some can't be written; names the frames beyond the extent that stands on disk.
+        """
         axis = self._plan.geometry.unbounded_axis
-        longest = 0
-        for array in range(len(self._plan.layout.images)):
-            extent = 0 if axis is None else router.extent(array, frames)
-            longest = max(longest, extent)
-            self._write(array, extent)
+        wanted = [0 if axis is None else router.extent(array, frames) for array in range(len(self._extents))]
+        errors = []
+        for array, extent in enumerate(wanted):
+            try:
+                self._write(array, extent)
+            except OSError as error:
+                errors.append(error)
         if axis is not None:
-            self.shape = (*self.shape[:axis], longest, *self.shape[axis + 1 :])
+            self.shape = (*self.shape[:axis], max(wanted), *self.shape[axis + 1 :])
+        if errors and axis is None:
+            raise errors[0]
+        if errors and axis is not None:
+            places = ((number, *router.locate(number)) for number in range(frames))
+            lost = [number for number, array, index in places if index[axis] >= self._extents[array]]
+            raise FramesLostError(f"the shape of an array can't be written to its zarr.json: {errors[0]}", lost)
 
     def _write(self, array: int, extent: int) -> None:
         shape = [extent if n is None else n for n in self._plan.geometry.shape]
         path = self._plan.layout.images[array].array_path
-        self._folder.write(path, with_shape(self._plan.array_document, shape))
+        document = with_shape(self._plan.array_document, shape)
+        if not self._folder.holds(path, document):
+            self._folder.write(path, document)
+        self._extents[array] = extent
 
 
 def create_stream(settings: AcquisitionSettings) -> OMEStream:

@@ -181,6 +181,20 @@ class LayersLostError(OSError):
         self.layers = tuple(layers)
 
 
+class FramesLostError(OSError):
+    """Frames can't be read, though they were written.
+
+    Attributes
+    ----------
+    frames : tuple of int
+        Their numbers.
+    """
+
+    def __init__(self, message: str, frames: Iterable[int]) -> None:
+        super().__init__(message)
+        self.frames = tuple(frames)
+
+
 class LayerSink(Sink):
     """A sink that takes layers of chunks, in any order, possibly from several threads at once.
 

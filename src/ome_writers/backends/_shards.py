@@ -8,6 +8,7 @@ then the CRC-32C of the index.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections import OrderedDict
@@ -21,6 +22,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ._encoding import crc32c
+
+WRITING_FOLDER: Final = "ome_writers/writing"
+"""Folder of files that are not complete yet, below the dataset's root; it is not there when nothing is written."""
 
 MAX_OPEN_FILES: Final = 128
 """The most files that are held open at once; more shards than that are reopened when they are appended to."""
@@ -153,8 +157,12 @@ class OpenFiles:
 
     def use(self, shard: Shard) -> None:
         """Have the file of a shard open, whose lock the caller holds."""
-        if shard.file is None:
-            shard.open()
+        while shard.file is None:
+            try:
+                shard.open()
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE) or not self._close_one_of_many():
+                    raise
         with self._lock:
             self._open[shard] = None
             self._open.move_to_end(shard)
@@ -166,7 +174,12 @@ class OpenFiles:
         with self._lock:
             self._open.pop(shard, None)
 
-    def _close_one(self) -> None:
+    def _close_one_of_many(self) -> bool:
+        with self._lock:
+            return self._close_one()
+
+    def _close_one(self) -> bool:
+        """Close the file that was used longest ago; return whether there was one that nobody is writing to."""
         for shard in self._open:
             if shard.lock.acquire(blocking=False):  # nobody is writing to it, the caller least of all
                 try:
@@ -174,7 +187,8 @@ class OpenFiles:
                 finally:
                     shard.lock.release()
                 del self._open[shard]
-                return
+                return True
+        return False
 
 
 def add_chunks(final: Path, temporary: Path, slots: int, chunks: Mapping[int, bytes]) -> None:

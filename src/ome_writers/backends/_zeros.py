@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 
 from ome_writers.abc import WritePlan
 
 from ._encoding import encoder
-from ._shards import add_chunks, write_file
+from ._shards import WRITING_FOLDER, add_chunks, write_file
 
 Cell = tuple[int, ...]
 
@@ -50,11 +52,20 @@ class BlackChunks:
         encode = encoder(self._plan.codec)
         chunk = zeros.tobytes() if encode is None else encode(zeros)
         folder = self._plan.array_path(array) / "c"
+        writing = self._plan.root / WRITING_FOLDER
+        writing.mkdir(parents=True, exist_ok=True)
+        try:
+            self._write(array, cells, folder, writing, chunk)
+        finally:
+            with suppress(OSError):  # others are using it
+                writing.rmdir()
+
+    def _write(self, array: int, cells: Iterable[Cell], folder: Path, writing: Path, chunk: bytes) -> None:
         if not self._sharded:
             for cell in cells:
                 final = folder.joinpath(*map(str, cell))
                 if not final.exists():
-                    write_file(final, self._plan.root / f".black-{array}-{'.'.join(map(str, cell))}", chunk)
+                    write_file(final, writing / f"{array}-{'.'.join(map(str, cell))}", chunk)
             return
         slots: dict[Cell, dict[int, bytes]] = defaultdict(dict)
         for cell in cells:
@@ -62,5 +73,5 @@ class BlackChunks:
             inside = tuple(c % n for c, n in zip(cell, self._per_shard, strict=True))
             slots[shard][int(np.ravel_multi_index(inside, self._per_shard))] = chunk
         for shard, chunks in slots.items():
-            temporary = self._plan.root / f".black-{array}-{'.'.join(map(str, shard))}"
+            temporary = writing / f"{array}-{'.'.join(map(str, shard))}"
             add_chunks(folder.joinpath(*map(str, shard)), temporary, int(np.prod(self._per_shard)), chunks)

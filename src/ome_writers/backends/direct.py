@@ -10,10 +10,11 @@ import itertools
 import math
 import os
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from operator import floordiv, mod
+from operator import floordiv
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -25,15 +26,13 @@ from ome_writers.errors import UnsupportedError
 from ome_writers.settings import DTYPES
 
 from ._encoding import encoder
-from ._shards import OpenFiles, Shard, write_file
-
-WRITING_FOLDER: Final = "ome_writers/writing"
-"""Folder of files that are not complete yet, below the dataset's root; it is not there when nothing is written."""
+from ._shards import WRITING_FOLDER, OpenFiles, Shard, write_file
 
 _APPEND_BYTES: Final = 1 << 20
 """Encoded chunks are appended to a shard when there are as many bytes as this."""
 
 _MAX_WORKERS: Final = 8
+_MUCH_BYTES: Final = 1 << 24
 _MOST_NAMED: Final = 10  # shards, in the message of an error
 _BLOSC_MAX_BYTES: Final = (1 << 31) - 1 - 16  # c-blosc 1: BLOSC_MAX_BUFFERSIZE
 
@@ -47,6 +46,21 @@ class _Failure:
     file: Path
     error: Exception
     layers: set[tuple[int, Cell]]
+
+
+class _Growth:
+    """How far an array can be read along its unbounded axis: up to the first step with a shard that is not complete."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self._complete: Counter[int] = Counter()
+
+    def count(self, step: int, shards: int) -> None:
+        """Count a complete shard of a step that has ``shards`` of them."""
+        self._complete[step] += 1
+        while self._complete[self.steps] == shards:
+            del self._complete[self.steps]
+            self.steps += 1
 
 
 class DirectSink(LayerSink):
@@ -74,6 +88,17 @@ class DirectSink(LayerSink):
                 "use compression 'zstd'."
             )
 
+    @classmethod
+    def memory_needed(cls, plan: WritePlan) -> int:
+        """Return the bytes of the indices of all shards that are open at once, when they count: 16 for each chunk."""
+        geometry = plan.geometry
+        if geometry.shards is None:
+            return 0
+        per_shard = math.prod(s // c for s, c in zip(geometry.shards, geometry.chunks, strict=True))
+        in_plane = math.prod(-(-n // s) for n, s in zip(geometry.frame_shape, geometry.shards[-2:], strict=True))
+        nbytes = 16 * per_shard * in_plane * plan.layout.open_blocks(geometry.index_extent("shard"))
+        return nbytes if nbytes >= _MUCH_BYTES else 0
+
     def __init__(self, plan: WritePlan) -> None:
         geometry = plan.geometry
         self._folders = [plan.array_path(array) / "c" for array in range(len(plan.layout.images))]
@@ -89,13 +114,15 @@ class DirectSink(LayerSink):
             None if n is None else -(-n // c) for n, c in zip(geometry.shape, geometry.chunks, strict=True)
         )
         self._plane = geometry.layer_shape[:2]
-        self._slots = np.arange(math.prod(self._per_shard), dtype=np.intp).reshape(self._per_shard)
+        self._chunks_per_shard = math.prod(self._per_shard)
         self._unbounded_axis = geometry.unbounded_axis
         self._shard_steps = (
             0 if self._unbounded_axis is None else (geometry.shards or geometry.chunks)[self._unbounded_axis]
         )
+        others = zip(self._grid, self._per_shard, strict=True)
+        self._shards_per_step = math.prod(-(-n // s) for n, s in others if n is not None)
         self._shards: dict[tuple[int, Cell], Shard] = {}
-        self._extents: dict[int, int] = {}  # along the unbounded axis, of complete shards
+        self._growth = [_Growth() for _ in self._folders]
         self._lock = threading.Lock()  # of the two above
         self._files = OpenFiles()
 
@@ -117,7 +144,7 @@ class DirectSink(LayerSink):
         """Append several layers to their shard together."""
         where = (*map(floordiv, cells[0], self._per_shard), 0, 0)
         rows, columns = self._plane
-        slots = [self._slots[tuple(map(mod, cell, self._per_shard))][:rows, :columns].ravel() for cell in cells]
+        slots = [self._slots_of(cell, range(rows), range(columns)) for cell in cells]
         if self._encode is None:
             sizes: Any = self._chunk_bytes
             pieces: list[Any] = list(layers)
@@ -140,7 +167,7 @@ class DirectSink(LayerSink):
 
     def readable_extent(self, array: int) -> int | None:
         """Return the extent of complete shards; a shard that is being written can't be read."""
-        return self._extents.get(array, 0) if self._sharded else None
+        return self._growth[array].steps * self._shard_steps if self._sharded else None
 
     def close(self) -> None:
         """Complete all shards with the chunks that they have; every one is tried.
@@ -179,16 +206,24 @@ class DirectSink(LayerSink):
     def _parts(self, cell: Cell, first_row: int, chunks: Block) -> Iterator[tuple[Cell, npt.NDArray[np.intp], Block]]:
         """Yield (place of a shard, slots in its index, chunks) for each shard that rows of chunks belong to."""
         index = tuple(c // n for c, n in zip(cell, self._per_shard, strict=False))
-        slots = self._slots[tuple(c % n for c, n in zip(cell, self._per_shard, strict=False))]
         tall, wide = self._per_shard[-2:]
         last_row = first_row + chunks.shape[0]
         for top in range(first_row - first_row % tall, last_row, tall):
             rows = slice(max(top, first_row), min(top + tall, last_row))
             for left in range(0, self._plane[1], wide):
                 columns = slice(left, min(left + wide, self._plane[1]))
-                own = slots[rows.start - top : rows.stop - top, : columns.stop - left]
+                own = self._slots_of(cell, range(rows.start - top, rows.stop - top), range(columns.stop - left))
                 part = chunks[rows.start - first_row : rows.stop - first_row, columns]
-                yield (*index, top // tall, left // wide), own.ravel(), part
+                yield (*index, top // tall, left // wide), own, part
+
+    def _slots_of(self, cell: Cell, rows: range, columns: range) -> npt.NDArray[np.intp]:
+        """Return the places in the index of a shard of chunks of a layer, by their rows and columns in the shard."""
+        layer = 0
+        for place, count in zip(cell, self._per_shard, strict=False):
+            layer = layer * count + place % count
+        tall, wide = self._per_shard[-2:]
+        first = (layer * tall + rows.start) * wide
+        return (first + np.arange(len(rows))[:, None] * wide + np.arange(len(columns))).ravel()
 
     def _encode_and_append(
         self, shard: Shard, array: int, where: Cell, slots: npt.NDArray[np.intp], chunks: Block
@@ -226,7 +261,9 @@ class DirectSink(LayerSink):
                     n if count is None else min(n, count - w * n)
                     for w, n, count in zip(where, self._per_shard, self._grid, strict=True)
                 )
-                shard = Shard(self._final(array, where), self._temporary(array, where), self._slots.size, expected)
+                shard = Shard(
+                    self._final(array, where), self._temporary(array, where), self._chunks_per_shard, expected
+                )
                 self._shards[key] = shard
             return shard
 
@@ -250,7 +287,7 @@ class DirectSink(LayerSink):
             self._files.forget(shard)
         if (axis := self._unbounded_axis) is not None:
             with self._lock:
-                self._extents[array] = max(self._extents.get(array, 0), (where[axis] + 1) * self._shard_steps)
+                self._growth[array].count(where[axis], self._shards_per_step)
 
     def _try_to_complete(self, failed: list[_Failure], shard: Shard, array: int, where: Cell) -> None:
         try:
@@ -262,6 +299,9 @@ class DirectSink(LayerSink):
                 for inside in inside_of_all
             }
             failed.append(_Failure(shard.final, error, layers))
+        except BaseException:  # Ctrl-C: the next close goes on with it
+            self._shards[array, where] = shard
+            raise
 
     def _remove_folder(self) -> None:
         with suppress(OSError):  # what could not be completed is still in it

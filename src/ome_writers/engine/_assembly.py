@@ -268,6 +268,7 @@ class LayerAssembly(_BoxAssembly):
         super().__init__(geometry, router, geometry.index_extent("chunk"), form)
         self._sink = sink
         self._parts = form.parts
+        self._sharded = geometry.shards is not None
         rows, columns = geometry.layer_shape[:2]
         self._per_shard: Index = ()
         if sink.takes_groups and geometry.shards is not None and len(self._parts) == 1:
@@ -279,6 +280,8 @@ class LayerAssembly(_BoxAssembly):
         """Return what hands a layer to the sink, part by part, or tells that there is nothing in it."""
         cell, array, pixels = self._cell(parcel), parcel.array, self._pixels(parcel)
         if pixels is None:
+            if not self._sharded and parcel.buffer is None:
+                return ()  # nothing waits for it
             return (partial(self._sink.skip_layer, array, cell),)
         return [partial(self._sink.write_chunks, array, cell, rows.start, pixels[rows]) for rows in self._parts]
 

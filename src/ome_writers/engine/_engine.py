@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -14,7 +15,7 @@ import numpy as np
 
 from ome_writers._layout import ArrayGeometry
 from ome_writers._router import Router
-from ome_writers.abc import LayersLostError
+from ome_writers.abc import FramesLostError, LayersLostError
 from ome_writers.errors import FrameCountError, SettingsError, StreamClosedError, WriteError
 
 from ._assembly import Assembly, Parcel
@@ -120,6 +121,7 @@ class Engine:
         self._closing = False
         self._closed = False
         self._lock = threading.RLock()  # of the caller's side
+        workers.when_idle = self._announce_if_due
         # of the workers' side
         self._state = threading.Lock()
         self._ready: deque[Parcel] = deque()  # small ones, for whichever worker is free
@@ -129,6 +131,7 @@ class Engine:
         self._announced = time.perf_counter()
         self._announcing = threading.Lock()
         self._failure: tuple[BaseException, str] | None = None  # the first one, and the array's path
+        self._more: list[str] = []  # what else has gone wrong at the end
         self._lost: list[int] = []
 
     @property
@@ -189,16 +192,22 @@ class Engine:
             if self._assembly.in_order:
                 self._submit(self._assembly.rest())
             self._workers.wait()
-            self._finish(self._announce)
             self._raise_if_failed()
+            try:
+                self._announce()
+            except OSError as error:
+                raise WriteError(
+                    f"how far the arrays have grown can't be written: {error}; it is kept for the next try"
+                ) from error
 
-    def close(self, finish: Callable[[], None]) -> None:
-        """Write what is left, end the threads, call ``finish``, and raise what has gone wrong.
+    def close(self, steps: Iterable[Callable[[], None]]) -> None:
+        """Write what is left, end the threads, carry out the last steps, and raise what has gone wrong.
 
         Parameters
         ----------
-        finish : callable
-            Closes the sink and completes the metadata; called once, whether or not all could be written.
+        steps : iterable of callable
+            Close the sink and complete the metadata; each is tried, whether or not all could be written and whatever
+            becomes of the others. One that is interrupted is called again.
         """
         with self._lock:
             if self._closed:
@@ -208,9 +217,10 @@ class Engine:
             self._submit(self._assembly.rest())
             self._workers.stop()
             self._closed = True
-            self._finish(self._records.close)
-            self._finish(finish)
+            interruptions = [self._finish(step) for step in (self._records.close, *steps)]
             self._pool.clear()
+            if interrupted := next(filter(None, interruptions), None):
+                raise interrupted
             self._raise_if_failed()
 
     def stats(self) -> StreamStats:
@@ -286,7 +296,14 @@ class Engine:
         """Write small parcels that are ready, several together when workers are behind."""
         with self._state:
             parcels = [self._ready.popleft() for _ in range(min(self._assembly.group, len(self._ready)))]
-        for members, task in self._assembly.grouped(parcels):
+        try:
+            groups = list(self._assembly.grouped(parcels))
+        except BaseException as error:  # noqa: BLE001  a thread's edge
+            for parcel in parcels:
+                self._fail(error, parcel, self._assembly.frame_numbers(parcel))
+                self._release(parcel)
+            return
+        for members, task in groups:
             try:
                 self._records.drain()
                 task()
@@ -318,12 +335,13 @@ class Engine:
                 return
             self._extents[parcel.array] = reach
             self._grown.add(parcel.array)
-            if time.perf_counter() - self._announced < _GROWTH_SECONDS:
-                return
-        try:
-            self._announce()
-        except BaseException as error:  # noqa: BLE001  a thread's edge
-            self._fail(error, parcel)
+        self._announce_if_due()
+
+    def _announce_if_due(self) -> None:
+        """Announce how far arrays have grown, from time to time; what can't be announced now is tried again later."""
+        if self._grown and time.perf_counter() - self._announced >= _GROWTH_SECONDS:
+            with suppress(OSError):  # no frame is lost; the last try, in close, counts
+                self._announce()
 
     def _announce(self) -> None:
         with self._announcing:
@@ -331,8 +349,13 @@ class Engine:
                 grown = {array: self._extents[array] for array in sorted(self._grown)}
                 self._grown.clear()
                 self._announced = time.perf_counter()
-            if grown:
-                self._on_growth(grown)
+            try:
+                if grown:
+                    self._on_growth(grown)
+            except BaseException:
+                with self._state:
+                    self._grown.update(grown)
+                raise
 
     # ---- errors ----------------------------------------------------------------------------------------------------
 
@@ -340,16 +363,28 @@ class Engine:
         """Keep the first error, to be raised from now on, and the frames that are lost with any."""
         if isinstance(error, LayersLostError):
             lost = [*lost, *self._assembly.frames_of(error.layers, self._frames)]
+        elif isinstance(error, FramesLostError):
+            lost = [*lost, *error.frames]
         with self._state:
             self._lost += lost
             if self._failure is None:
                 self._failure = error, "" if parcel is None else self._paths[parcel.array]
+            elif parcel is None:
+                self._more.append(f"{type(error).__name__}: {error}")
 
-    def _finish(self, step: Callable[[], None]) -> None:
-        try:
-            step()
-        except Exception as error:  # noqa: BLE001  raised by the caller, after everything was tried
-            self._fail(error, None)
+    def _finish(self, step: Callable[[], None]) -> BaseException | None:
+        """Do one of the last steps, again if it is interrupted; return the interruption."""
+        interrupted = None
+        for _ in range(2):
+            try:
+                step()
+            except Exception as error:  # noqa: BLE001  raised by the caller, after everything was tried
+                self._fail(error, None)
+            except BaseException as error:  # noqa: BLE001  Ctrl-C: raised by the caller, too
+                interrupted = interrupted or error
+                continue
+            break
+        return interrupted
 
     def _raise_if_unusable(self) -> None:
         if self._closing:
@@ -366,6 +401,8 @@ class Engine:
         what = f"array {path!r}" if path else "the dataset"
         frames = f" Frames not on disk: {_in_words(lost)}." if lost else ""
         more = "" if self._closing else " The stream takes no more frames; close it to save what can be saved."
+        if self._more:
+            more += f" Also: {'; '.join(self._more)}."
         raise WriteError(
             f"writing {what} failed: {type(error).__name__}: {error}.{frames}{more}", array=path, frames=lost
         ) from error

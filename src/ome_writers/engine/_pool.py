@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 import numpy as np
@@ -56,7 +58,10 @@ class BufferPool:
         self._free: list[Buffer] = [
             np.full(buffer_bytes, 0, np.uint8) for _ in range(min(ready, limit))
         ]  # last in, first out: memory that was touched last is warm
-        self._freed = threading.Condition()
+        # no Condition: its methods are Python, so that Ctrl-C in the wrong moment leaves it locked
+        self._lock = threading.Lock()
+        self._waiting = False
+        self._freed: SimpleQueue[None] = SimpleQueue()  # one entry when somebody waits and a buffer was released
         self._made = len(self._free)
         self._at_once = max(1, min(_SLAB_BYTES // buffer_bytes, limit // 4))
 
@@ -73,63 +78,69 @@ class BufferPool:
         BufferFullError
             If no buffer is free and the settings say not to wait, or not that long.
         """
-        with self._freed:
-            if self.used >= self.limit:
-                self._wait(raise_if_failed)
-            self.used += 1
-            self.most_used = max(self.most_used, self.used)
-            if self._free:
-                return self._free.pop()
+        start: float | None = None
+        try:
+            while True:
+                with self._lock:
+                    if self.used < self.limit:
+                        self.used += 1
+                        self.most_used = max(self.most_used, self.used)
+                        if self._free:
+                            return self._free.pop()
+                        break
+                    self._waiting = True
+                start = start or time.perf_counter()
+                raise_if_failed()
+                self._wait(time.perf_counter() - start)
+                raise_if_failed()
+        finally:
+            if start is not None:
+                self.stalled_seconds += time.perf_counter() - start
         try:
             return self._more()
         except BaseException:
-            with self._freed:
+            with self._lock:
                 self.used -= 1
             raise
 
     def _more(self) -> Buffer:
         """Make a buffer; small ones several at once, since the system gives large pieces of memory in large pages."""
-        with self._freed:
+        with self._lock:
             count = max(1, min(self._at_once, self.limit - self._made))
             self._made += count
         first, *others = np.zeros((count, self.buffer_bytes), np.uint8)
         if others:
-            with self._freed:
+            with self._lock:
                 self._free += others
         return first
 
     def release(self, buffer: Buffer) -> None:
         """Take a buffer back; any thread may call this."""
-        with self._freed:
+        with self._lock:
             self.used -= 1
             self._free.append(buffer)
-            self._freed.notify()
+            wake, self._waiting = self._waiting, False
+        if wake:
+            self._freed.put(None)
 
     def clear(self) -> None:
         """Let go of the memory of all free buffers."""
-        with self._freed:
+        with self._lock:
             self._free.clear()
 
-    def _wait(self, raise_if_failed: Callable[[], Any]) -> None:
+    def _wait(self, waited: float) -> None:
+        """Wait a moment for a buffer, unless the settings say to raise now."""
         size = f"{self.limit} buffers of {self.buffer_bytes:,} bytes"
         if self._settings.on_full == "raise":
             raise BufferFullError(
                 f"the buffer is full ({size}) and settings.buffer.on_full is 'raise'; the frame was not taken. Append "
                 "it again later, or allow more with settings.buffer.max_bytes."
             )
-        start = time.perf_counter()
         timeout = self._settings.timeout
-        try:
-            while self.used >= self.limit:
-                raise_if_failed()
-                if timeout is not None and time.perf_counter() - start >= timeout:
-                    raise BufferFullError(
-                        f"the buffer ({size}) was full for {timeout} s (settings.buffer.timeout): storage is slower "
-                        "than the camera; the frame was not taken. Append it again later, or allow more with "
-                        "settings.buffer.max_bytes."
-                    )
-                left = _POLL_SECONDS if timeout is None else timeout - (time.perf_counter() - start)
-                self._freed.wait(min(_POLL_SECONDS, max(left, 0.001)))
-            raise_if_failed()
-        finally:
-            self.stalled_seconds += time.perf_counter() - start
+        if timeout is not None and waited >= timeout:
+            raise BufferFullError(
+                f"the buffer ({size}) was full for {timeout} s (settings.buffer.timeout): storage is slower than the "
+                "camera; the frame was not taken. Append it again later, or allow more with settings.buffer.max_bytes."
+            )
+        with suppress(Empty):
+            self._freed.get(timeout=_POLL_SECONDS if timeout is None else min(_POLL_SECONDS, timeout - waited + 0.001))

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
-from queue import SimpleQueue
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Final
 
 from ome_writers.errors import OMEWritersError
 
 _POLL_SECONDS: Final = 0.1
+_IDLE_SECONDS: Final = 0.25
 
 
 class Workers:
     """A fixed number of threads that carry out tasks in the order in which they were submitted.
 
-    A task must not raise: whoever submits it catches what it does.
+    A task must not raise: whoever submits it catches what it does. Threads without work call ``when_idle`` from time to
+    time.
 
     Parameters
     ----------
@@ -27,40 +31,68 @@ class Workers:
         self.count = count
         self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._pending = 0
-        self._done = threading.Condition()
+        self.when_idle: Callable[[], None] | None = None
+        # no Condition: its methods are Python, so that Ctrl-C in the wrong moment leaves it locked
+        self._lock = threading.Lock()
+        self._waiting = False
+        self._ended = False
+        self._process = os.getpid()
+        self._done: SimpleQueue[None] = SimpleQueue()  # one entry when somebody waits and all is done
         self._threads = [threading.Thread(target=self._run, name=f"ome-writers-{i}", daemon=True) for i in range(count)]
         for thread in self._threads:
             thread.start()
 
     def submit(self, task: Callable[[], None]) -> None:
         """Queue a task."""
-        with self._done:  # in this order: Ctrl-C in between must not leave a task to wait for that was never queued
+        with self._lock:  # in this order: Ctrl-C in between must not leave a task to wait for that was never queued
             self._tasks.put(task)
             self._pending += 1
 
     def wait(self) -> None:
         """Wait until all tasks submitted so far are done."""
-        with self._done:
-            while self._pending > 0:
-                if not all(thread.is_alive() for thread in self._threads):
-                    raise OMEWritersError("a writer thread has ended unexpectedly, such as after a fork")
-                self._done.wait(_POLL_SECONDS)
+        while True:
+            with self._lock:
+                if self._pending <= 0:
+                    return
+                self._waiting = True
+            # not Thread.is_alive(): interrupted by Ctrl-C, that of Python 3.11 takes a thread for dead
+            if self._ended or os.getpid() != self._process:
+                raise OMEWritersError("a writer thread has ended unexpectedly, such as after a fork")
+            with suppress(Empty):
+                self._done.get(timeout=_POLL_SECONDS)
 
     def stop(self) -> None:
         """Do what is queued, then end all threads; may be called again when it was interrupted."""
         self.wait()
         for _ in self._threads:
-            self._tasks.put(None)
+            self._tasks.put(None)  # one too many after an interruption does no harm
         for thread in self._threads:
             thread.join()
         self._threads = []
 
     def _run(self) -> None:
-        while (task := self._tasks.get()) is not None:
+        try:
+            while (task := self._next()) is not None:
+                try:
+                    task()
+                finally:
+                    self._count_done()
+                    del task  # may hold a buffer
+        finally:
+            self._ended = True
+
+    def _next(self) -> Callable[[], None] | None:
+        while True:
             try:
-                task()
-            finally:
-                with self._done:
-                    self._pending -= 1
-                    self._done.notify_all()
-                del task  # may hold a buffer
+                return self._tasks.get(timeout=_IDLE_SECONDS)
+            except Empty:
+                if self.when_idle is not None:
+                    self.when_idle()
+
+    def _count_done(self) -> None:
+        with self._lock:
+            self._pending -= 1
+            wake = self._waiting and self._pending <= 0
+            self._waiting = self._waiting and not wake
+        if wake:
+            self._done.put(None)

@@ -146,6 +146,13 @@ class AcquisitionSettings(Settings):
     def _compression_or_codec(cls, value: Any) -> Any:
         return checked_compression(value)
 
+    @field_validator("chunking", mode="before")
+    @classmethod
+    def _auto_or_targets(cls, value: Any) -> Any:
+        if isinstance(value, str) and value != "auto":
+            raise ValueError(f"chunking {value!r} is not known; allowed: 'auto', a Chunking with targets, or None")
+        return value
+
     @field_validator("storage_order")
     @classmethod
     def _names_every_stored_dimension(cls, order: str | list[str], info: ValidationInfo) -> str | list[str]:
