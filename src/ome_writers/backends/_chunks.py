@@ -51,13 +51,13 @@ def black_chunks(
     stored : ndarray of bool, optional
         Whether each chunk along the index axes is to be stored; None means all.
     """
-    suspects: npt.NDArray[np.bool_] = (
-        block[tuple(slice(None, None, c) for c in chunks)] == 0
-    )  # the first pixel of each chunk
-    if stored is not None:
-        suspects &= stored[..., None, None]
-    for cell, part in zip(np.argwhere(suspects), stored_chunks(block.shape, chunks, suspects), strict=True):
-        suspects[tuple(cell)] = not block[part].any()
+    first_pixels = block[tuple(slice(None, None, c) for c in chunks)]
+    with np.errstate(invalid="ignore"):  # signalling NaN
+        suspects: npt.NDArray[np.bool_] = first_pixels == 0
+        if stored is not None:
+            suspects &= stored[..., None, None]
+        for cell, part in zip(np.argwhere(suspects), stored_chunks(block.shape, chunks, suspects), strict=True):
+            suspects[tuple(cell)] = not block[part].any()
     return suspects
 
 
