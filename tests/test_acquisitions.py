@@ -258,29 +258,21 @@ def test_random_acquisitions_equal_the_model(
     root = Path(settings.output_path)
     (axes,) = {image.axes for image in find_images(root)}
     assert_holds(root, model.images(axes))
-    check_stored_chunks(root, model, backend)
+    check_stored_chunks(root, model)
     validate(root)
     shutil.rmtree(folder)
 
 
-def check_stored_chunks(root: Path, model: Model, backend: str) -> None:
-    """Check that chunks are in the files if and only if a frame was acquired for them, black ones too.
-
-    Exceptions: zarr-python writes all chunks of a block in which an acquired one is black, and acquire-zarr never
-    writes a chunk whose pixels are all 0, nor leaves out one that holds others.
-    """
+def check_stored_chunks(root: Path, model: Model) -> None:
+    """Check that chunks are in the files if and only if a frame was acquired for them, black ones too."""
     for number, image in enumerate(find_images(root)):
         metadata = document(root / image.array)
         codec = metadata["codecs"][0]["configuration"]
         chunks = tuple(codec.get("chunk_shape") or metadata["chunk_grid"]["configuration"]["chunk_shape"])
         acquired = model.chunks(image.axes, chunks)[number]
         stored = stored_chunks(root / image.array)
-        if backend == "acquire-zarr":
-            assert {chunk for chunk, black in acquired.items() if not black} <= stored
-            continue
         assert acquired.keys() <= stored, "chunks of frames that were acquired are not in the files"
-        if backend == "tensorstore" or not any(acquired.values()):
-            assert acquired.keys() == stored, "chunks are in the files that no frame was acquired for"
+        assert acquired.keys() == stored, "chunks are in the files that no frame was acquired for"
 
 
 # ---- layouts -------------------------------------------------------------------------------------------------------

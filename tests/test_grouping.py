@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ome_writers import AcquisitionSettings, BufferSettings, Dimension, create_stream
+from ome_writers.abc import LayersLostError
 from ome_writers.backends.direct import DirectSink
 from ome_writers.errors import WriteError
 from readers import assert_holds
@@ -132,3 +133,28 @@ def test_a_full_buffer_that_raises_takes_the_frame_later(tmp_path: Path, monkeyp
     stream.close()
     assert refused
     assert_holds(tmp_path / "a.ome.zarr", [FRAMES])
+
+
+def test_leaving_a_with_block_names_all_lost_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error that ends a with block names what close has found lost, too, not only what was known when it rose."""
+    held = Held(monkeypatch)
+    held.failing = {3}
+    close = DirectSink.close
+
+    def close_badly(sink: DirectSink) -> None:
+        close(sink)
+        raise LayersLostError("a shard is gone", [(0, (5,))])
+
+    monkeypatch.setattr(DirectSink, "close", close_badly)
+
+    def acquire() -> None:
+        with create_stream(declared(tmp_path)) as stream:
+            for frame in FRAMES[:8]:
+                stream.append(frame)
+            held.gate.set()
+            stream.flush()
+
+    with pytest.raises(WriteError, match=r"not on disk: 3\.") as caught:
+        acquire()
+    assert caught.value.frames == (range(3, 4), range(5, 6))
+    assert "a shard is gone" in caught.value.__notes__[0]

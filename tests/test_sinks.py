@@ -34,12 +34,10 @@ class TestTensorStoreSink(BlockSinkConformance):
 
 class TestZarrPythonSink(BlockSinkConformance):
     sink_class = ZarrPythonSink
-    leaves_out_beside_black = False
 
 
 class TestZarrsSink(BlockSinkConformance):
     sink_class = ZarrsSink
-    leaves_out_beside_black = False
 
 
 class TestAcquireZarrSink(FrameSinkConformance):

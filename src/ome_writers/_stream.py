@@ -208,9 +208,13 @@ class OMEStream:
     ) -> None:
         try:
             self.close()
-        except OMEWritersError:
+        except OMEWritersError as at_close:
             if error is None:
-                raise  # else the error on its way out is the first one that the caller should see
+                raise
+            # the error on its way out is the first one that the caller should see; close may know of more lost frames
+            error.add_note(f"while closing: {at_close}")
+            if isinstance(error, WriteError) and isinstance(at_close, WriteError):
+                error.frames = at_close.frames
 
     def __del__(self) -> None:
         if "_engine" not in self.__dict__ or self._engine.closed:

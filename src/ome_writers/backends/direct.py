@@ -232,7 +232,7 @@ class DirectSink(LayerSink):
         pieces: list[bytes] = []
         nbytes = done = 0
         for chunk in itertools.chain.from_iterable(chunks):
-            pieces.append(self._encode(chunk))  # type: ignore[misc]
+            pieces.append(self._encode(chunk))  # type: ignore[misc]  # called only with an encoder
             nbytes += len(pieces[-1])
             last = done + len(pieces) == len(slots)
             if (last or nbytes >= _APPEND_BYTES) and shard.lock.acquire(blocking=last):

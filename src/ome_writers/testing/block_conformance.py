@@ -36,16 +36,7 @@ Cell = tuple[int, ...]
 
 
 class BoxConformance(SinkConformance):
-    """What a sink must do that takes boxes of whole frames in any order: blocks, or layers of chunks.
-
-    Attributes
-    ----------
-    leaves_out_beside_black : bool
-        Whether it leaves out chunks that no frame was acquired for also when an acquired chunk of the same box is all
-        zero. A sink that stores the whole box then sets this to False.
-    """
-
-    leaves_out_beside_black: ClassVar[bool] = True
+    """What a sink must do that takes boxes of whole frames in any order: blocks, or layers of chunks."""
 
     # ---- tools -----------------------------------------------------------------------------------------------------
 
@@ -184,10 +175,7 @@ class BoxConformance(SinkConformance):
     @pytest.mark.parametrize("black", [False, True], ids=["bright", "black"])
     @pytest.mark.parametrize("grid", ["unsharded", "uneven", "uneven shards", "chunks in depth"])
     def test_chunks_without_an_acquired_frame_are_not_stored(self, tmp_path: Path, grid: str, black: bool) -> None:
-        """Of a block that lacks frames, the chunks that an acquired one is in are stored, black or not, and no others.
-
-        A sink may store the others too when ``leaves_out_beside_black`` is off and a stored one is black.
-        """
+        """Of a block that lacks frames, chunks with an acquired one are stored, black or not, and no others."""
         plan = self.plan(tmp_path, acquisition(GRIDS[grid]))
         extent, chunks = self.extent(plan), plan.geometry.chunks
         shape = [n or 0 for n in plan.geometry.shape]
@@ -214,11 +202,7 @@ class BoxConformance(SinkConformance):
         self.check(plan, [pixels])
         planes = list(np.ndindex(*cells[-2:]))
         expected = {(*map(int, cell), *plane) for cell in np.argwhere(acquired) for plane in planes}
-        found = stored_chunks(plan, 0)
-        if black and not self.leaves_out_beside_black:
-            assert expected <= found
-        else:
-            assert found == expected
+        assert stored_chunks(plan, 0) == expected
 
 
 class BlockSinkConformance(BoxConformance):
