@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ._contenders import LOOPS, STREAMS
-from ._measure import measure
+from ._measure import CACHED_FILE, measure
 from ._tables import Results, comparison, overhead, picture
 from ._workloads import WORKLOADS, Workload
 
@@ -59,6 +59,7 @@ def main(argv: list[str]) -> int:
                     print(f"\rrun {run + 1}: {workload.name}, {contender:24}", end="\r", file=sys.stderr, flush=True)
                 done = measure(contender, workload, args.scratch)
                 results.setdefault((workload.name, contender), []).append(done)
+    CACHED_FILE.unlink(missing_ok=True)
     title = f"medians of {args.runs} interleaved runs; {_machine()}"
     console.print(comparison(results, title))
     if any(contender in (f"{name} loop" for name in args.backend) for _, contender in results):
