@@ -35,6 +35,7 @@ from ome_writers.engine import (
     BlockAssembly,
     BufferPool,
     Engine,
+    FrameFates,
     LayerAssembly,
     MemoryPlan,
     RecordLog,
@@ -147,6 +148,7 @@ def build(
         pool=pool,
         workers=workers,
         records=records,
+        fates=FrameFates(folder / "frames.txt"),
         on_growth=grown.append,
     )
     return Rig(engine, sink, plan, pool, workers, records, path, assembly, grown)

@@ -4,7 +4,9 @@ Declare an acquisition with :class:`AcquisitionSettings`, open it with :func:`cr
 :meth:`OMEStream.append` with each frame.
 """
 
-from ._stream import OMEStream, __version__, create_stream
+from ._documents import __version__
+from ._recovery import RecoveryReport, recover
+from ._stream import OMEStream, create_stream
 from .engine import StreamStats
 from .errors import OMEWritersError
 from .integrations.useq import dims_from_useq, useq_to_acquisition_settings
@@ -36,11 +38,13 @@ __all__ = [
     "Plate",
     "Position",
     "PositionDimension",
+    "RecoveryReport",
     "StandardAxis",
     "StreamStats",
     "__version__",
     "create_stream",
     "dims_from_standard_axes",
     "dims_from_useq",
+    "recover",
     "useq_to_acquisition_settings",
 ]

@@ -12,13 +12,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from . import _files
 from ._json import plain
 from .errors import DestinationExistsError, UnknownGroupError, WriteError
 
 _DOCUMENT: Final = "zarr.json"
 _MARKS: Final = frozenset({_DOCUMENT, ".zgroup", ".zarray"})
 _METADATA: Final = frozenset({*_MARKS, ".zattrs", ".zmetadata"})  # Zarr v3 and v2
-_OF_GROUPS: Final = re.compile(r"METADATA\.ome\.xml|frames\.jsonl|\..*\.partial|\.DS_Store|Thumbs\.db|desktop\.ini")
+_OF_GROUPS: Final = re.compile(
+    r"METADATA\.ome\.xml|frames\.(jsonl|txt)|settings\.json|journal|lock|\..*\.partial|\.DS_Store|Thumbs\.db|desktop\.ini"
+)
 # chunks and shards, and what a library leaves behind when it is killed while it writes one
 _OF_ARRAYS: Final = re.compile(r"(c|\d+(\.\d+)*)(\.__lock|\.[0-9a-f]+\.partial)?")
 _IN_PROGRESS: Final = Path("ome_writers", "writing")  # of chunks whose writer has died
@@ -32,10 +35,13 @@ class DatasetFolder:
     ----------
     root : Path
         The folder.
+    durable : bool
+        Whether documents are on the medium when they have been written.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, durable: bool = False) -> None:
         self.root = root
+        self._durable = durable
         self._made = False
         self._replaced: Path | None = None
 
@@ -146,7 +152,7 @@ class DatasetFolder:
     def holds(self, path: str, document: Mapping[str, Any]) -> bool:
         """Tell whether the document of a node is this one."""
         try:
-            return self._read(path) == document
+            return self.document(path) == document
         except (OSError, ValueError):
             return False
 
@@ -155,8 +161,13 @@ class DatasetFolder:
         target = self.root / path
         partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
         try:
-            partial.write_text(text, encoding="utf-8", newline="\n")
-            partial.replace(target)
+            with _files.system.open(partial, "wb") as file:
+                _files.write_all(file, text.encode())
+                if self._durable:
+                    _files.system.sync(file)
+            _files.system.replace(partial, target)
+            if self._durable:
+                _files.system.sync_folder(target.parent)
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
@@ -169,14 +180,21 @@ class DatasetFolder:
         UnknownGroupError
             If there is no such group.
         """
-        attributes: dict[str, Any] = self._read(path).get("attributes", {})
+        attributes: dict[str, Any] = self.document(path).get("attributes", {})
         return attributes
 
     def set_attributes(self, path: str, attributes: Mapping[str, Any]) -> None:
         """Replace the attributes of a group; the rest of its document stays."""
-        self.write(path, {**self._read(path), "attributes": dict(attributes)})
+        self.write(path, {**self.document(path), "attributes": dict(attributes)})
 
-    def _read(self, path: str) -> dict[str, Any]:
+    def document(self, path: str) -> dict[str, Any]:
+        """Return the ``zarr.json`` of a group or array.
+
+        Raises
+        ------
+        UnknownGroupError
+            If there is no such node.
+        """
         try:
             document: dict[str, Any] = json.loads((self.root / path / _DOCUMENT).read_text(encoding="utf-8"))
         except FileNotFoundError as error:

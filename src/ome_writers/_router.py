@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 from ._layout import AcquisitionAxis
+
+Integers: TypeAlias = npt.NDArray[Any]
 
 
 class Router:
@@ -69,6 +75,30 @@ class Router:
             steps.append(step)
         return array, tuple([steps[place] for place in self._places])
 
+    def locate_many(self, frames: Integers) -> tuple[Integers, Integers]:
+        """Return the arrays and the indices of frames of the acquisition.
+
+        Parameters
+        ----------
+        frames : ndarray of int, shape (n,)
+            Their numbers.
+
+        Returns
+        -------
+        arrays : ndarray of int, shape (n,)
+            Number of the array of each.
+        indices : ndarray of int, shape (number of index axes, n)
+            Index along each stored index axis, in storage order.
+        """
+        rest = np.asarray(frames, np.int64)
+        arrays = np.zeros_like(rest)
+        steps = []
+        for stride, _, array_stride, _ in self._axes:
+            step, rest = np.divmod(rest, stride)
+            arrays += step * array_stride
+            steps.append(step)
+        return arrays, np.array([steps[place] for place in self._places], np.int64).reshape(-1, len(arrays))
+
     def number(self, array: int, index: Sequence[int]) -> int:
         """Return the number of the frame at an index (storage order) of an array; the inverse of :meth:`locate`.
 
@@ -88,6 +118,10 @@ class Router:
         if not 0 <= array < arrays or len(index) != len(self._places):
             raise IndexError(f"there is no array {array} with {len(index)} index axes")
         return frame
+
+    def whole_steps(self, frames: int) -> int:
+        """Return how many steps of the slowest axis are complete, in all arrays, after a number of frames."""
+        return frames // self._axes[0][0] if self._axes else 0
 
     def extent(self, array: int, frames: int) -> int:
         """Return how many steps of the slowest axis an array has begun after a number of frames.

@@ -7,41 +7,55 @@ import concurrent.futures.thread  # noqa: F401  see _close_abandoned_streams
 import threading
 import warnings
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import replace
-from importlib.metadata import version as _distribution_version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, cast
 
 from ._dataset import DatasetFolder, encode
-from ._layout import plan_layout
+from ._documents import (
+    OME_XML,
+    ArrayDocuments,
+    Begun,
+    Completeness,
+    __version__,
+    plan_dataset,
+    with_completeness_of,
+    write_frame_metadata,
+    write_ome_xml,
+)
+from ._lock import DatasetLock, check_unlocked
+from ._recovery import Continuation, continuation
 from ._router import Router
-from .abc import BlockSink, FrameSink, FramesLostError, LayerSink, Sink, WritePlan
+from .abc import BlockSink, FrameSink, LayerSink, Sink, WritePlan
 from .backends import load_backend
 from .engine import (
+    FATES_FILE,
     RECORDS_FILE,
-    RECORDS_PER_IMAGE,
     BatchAssembly,
     BlockAssembly,
     BufferPool,
     Engine,
+    FrameFates,
     LayerAssembly,
     RecordLog,
     StreamStats,
     Workers,
     plan_memory,
 )
-from .errors import DestinationExistsError, MetadataError, OMEWritersError, UnknownGroupError, WriteError
-from .metadata import Plane, array_document, group_document, hierarchy, ome_xml, reserved_namespaces, with_shape
+from .errors import (
+    DestinationExistsError,
+    MetadataError,
+    OMEWritersError,
+    UnknownGroupError,
+    UnsupportedError,
+    WriteError,
+)
+from .metadata import group_document, hierarchy, ome_xml, reserved_namespaces
 from .settings import AcquisitionSettings
 
-__version__: Final = _distribution_version("ome-writers")
-
 _RECORDS_GROUP: Final = RECORDS_FILE.partition("/")[0]
-_OME_XML: Final = "OME/METADATA.ome.xml"
-_PLANE_KEYS: Final = ("delta_t", "exposure_time", "position_x", "position_y", "position_z")
 
 
 class OMEStream:
@@ -57,15 +71,21 @@ class OMEStream:
         groups: frozenset[str],
         plan: WritePlan,
         sink_class: type[Sink],
+        lock: DatasetLock,
+        earlier: Continuation | None = None,
     ) -> None:
         memory = plan_memory(sink_class, plan, settings.buffer)
         self._settings = settings
         self._folder = folder
+        self._lock = lock
+        self._earlier = earlier
         self._groups = groups
         self._layout = plan.layout
         self._router = Router(plan.layout.axes)
         self._sink = sink_class(plan)
         self._records = RecordLog(plan.root / RECORDS_FILE, [image.path for image in plan.layout.images])
+        self._records.take_over(plan.first_frame)
+        self._fates = FrameFates(plan.root / FATES_FILE, plan.first_frame)
         assembly: BlockAssembly | LayerAssembly | BatchAssembly
         if isinstance(self._sink, LayerSink):
             assembly = LayerAssembly(self._sink, plan.geometry, self._router)
@@ -73,7 +93,7 @@ class OMEStream:
             assembly = BlockAssembly(self._sink, plan.geometry, self._router, memory.extent)
         else:
             assembly = BatchAssembly(cast("FrameSink", self._sink), plan.geometry, self._router, memory.extent[0])
-        self._documents = _ArrayDocuments(folder, plan)
+        self._documents = ArrayDocuments(folder, plan, None if earlier is None else earlier.extents)
         self._engine = Engine(
             assembly=assembly,
             router=self._router,
@@ -82,8 +102,12 @@ class OMEStream:
             pool=BufferPool(memory.buffer_bytes, memory.buffers, settings.buffer, ready=memory.ready),
             workers=Workers(memory.workers),
             records=self._records,
+            fates=self._fates,
             on_growth=self._documents.grow,
+            sync=self._sync if plan.durable else None,
         )
+        if earlier is not None:
+            self._engine.resume(plan.first_frame, earlier.fates)
         self._caller: int | None = None  # the thread that has appended
         _close_at_exit(self)
 
@@ -181,6 +205,11 @@ class OMEStream:
         """The dataset's folder."""
         return self._folder.root
 
+    @property
+    def next_frame(self) -> int:
+        """Number of the frame that the next :meth:`append` takes; of a stream that resumes, at first not 0."""
+        return self._engine.frames
+
     def close(self) -> None:
         """Write what is left, complete the metadata and release everything; does nothing when already closed.
 
@@ -190,15 +219,22 @@ class OMEStream:
             If something could not be written, now or earlier (also an OSError); names the frames that are not on
             disk. Everything is released all the same.
         """
-        self._engine.close(
-            (
-                self._sink.close,
-                lambda: self._documents.finish(self._router, self._engine.frames),
-                self._write_frame_metadata,
-                self._write_ome_xml,
+        try:
+            self._engine.close(
+                (
+                    self._sink.close,
+                    lambda: self._documents.finish(self._router, self._engine.frames),
+                    lambda: write_frame_metadata(self._folder, self._layout, self._records),
+                    lambda: write_ome_xml(
+                        self._folder, self._settings, self._layout, self._records, self._documents.shape
+                    ),
+                    self._write_completeness,
+                )
             )
-        )
-        _open_streams.discard(self)
+        finally:
+            if self._engine.closed:
+                self._lock.release()
+                _open_streams.discard(self)
 
     def __enter__(self) -> Self:
         return self
@@ -264,7 +300,8 @@ class OMEStream:
                 raise MetadataError(f"the attributes of group {path!r} must be a mapping, not {attributes!r:.100}")
             _check_json(attributes, f"the attributes of group {path!r}")
         for path, attributes in metadata.items():
-            self._folder.set_attributes(path, attributes)
+            before = self._folder.attributes(path)
+            self._folder.set_attributes(path, with_completeness_of(before, attributes))
 
     def set_global_metadata(self, namespace: str, metadata: Mapping[str, Any]) -> None:
         """Set one attribute of the root group; allowed at any time, also after :meth:`close`.
@@ -296,88 +333,48 @@ class OMEStream:
 
     # ---- the end ---------------------------------------------------------------------------------------------------
 
-    def _write_frame_metadata(self) -> None:
-        for array in self._records.arrays():
-            path = self._layout.images[array].path or "."
-            records = [{**r["metadata"], "storage_index": r["storage_index"]} for r in self._records.of_array(array)]
-            attributes = self._folder.attributes(path)
-            ours = attributes.get("ome_writers")
-            ours = {**(ours if isinstance(ours, dict) else {}), "version": __version__, "frame_metadata": records}
-            if len(records) == RECORDS_PER_IMAGE:
-                ours["frame_metadata_file"] = RECORDS_FILE
-            self._folder.set_attributes(path, {**attributes, "ome_writers": ours})
+    def _sync(self) -> None:
+        """Have everything that was written on the medium: first what the journal speaks of, then the journal."""
+        self._records.sync()
+        self._fates.sync()
+        self._sink.sync()
 
-    def _write_ome_xml(self) -> None:
-        shape = self._documents.shape
-        text = ome_xml(self._settings, self._layout, self._planes(), counts=shape)
-        if text is not None:
-            self._folder.write_text(_OME_XML, text)
+    def _mark_open(self) -> None:
+        """Say in the dataset that it is being written again."""
+        self._completeness((), closed=False).write(self._folder)
 
-    def _planes(self) -> Iterator[Plane]:
-        left = RECORDS_PER_IMAGE
-        for array in self._records.arrays():
-            for record in self._records.of_array(array):
-                values = {key: _number(record["metadata"].get(key)) for key in _PLANE_KEYS}
-                if left and any(value is not None for value in values.values()):
-                    left -= 1
-                    yield Plane(array, tuple(record["storage_index"]), **values)
+    def _write_completeness(self) -> None:
+        """Say in the dataset what it holds; last of all, so that it says so only if the rest stands."""
+        lost = self._engine.lost
+        closed = not self._engine.failed
+        state = self._completeness(lost, closed=closed)
+        if closed and not state.frames_skipped:
+            (self._folder.root / FATES_FILE).unlink(missing_ok=True)  # what was skipped has to be told
+        state.write(self._folder)
 
-
-class _ArrayDocuments:
-    """The ``zarr.json`` of the arrays, whose shape follows the data while an unbounded acquisition grows."""
-
-    def __init__(self, folder: DatasetFolder, plan: WritePlan) -> None:
-        self._folder = folder
-        self._plan = plan
-        self.shape = tuple(n or 0 for n in plan.geometry.shape)
-        self._extents = [0] * len(plan.layout.images)  # along the unbounded axis, on disk
-
-    def grow(self, extents: Mapping[int, int]) -> None:
-        """Write the documents of arrays that have grown along the unbounded axis."""
-        for array, extent in extents.items():
-            self._write(array, extent)
-
-    def finish(self, router: Router, frames: int) -> None:
-        """Write the documents of all arrays with the extent that they have in the end; every one is tried.
-
-        Raises
-        ------
-        FramesLostError
-            If some can't be written; names the frames beyond the extent that stands on disk.
-        """
-        axis = self._plan.geometry.unbounded_axis
-        wanted = [0 if axis is None else router.extent(array, frames) for array in range(len(self._extents))]
-        errors = []
-        for array, extent in enumerate(wanted):
-            try:
-                self._write(array, extent)
-            except OSError as error:
-                errors.append(error)
-        if axis is not None:
-            self.shape = (*self.shape[:axis], max(wanted), *self.shape[axis + 1 :])
-        if errors and axis is None:
-            raise errors[0]
-        if errors and axis is not None:
-            places = ((number, *router.locate(number)) for number in range(frames))
-            lost = [number for number, array, index in places if index[axis] >= self._extents[array]]
-            raise FramesLostError(f"the shape of an array can't be written to its zarr.json: {errors[0]}", lost)
-
-    def _write(self, array: int, extent: int) -> None:
-        shape = [extent if n is None else n for n in self._plan.geometry.shape]
-        path = self._plan.layout.images[array].array_path
-        document = with_shape(self._plan.array_document, shape)
-        if not self._folder.holds(path, document):
-            self._folder.write(path, document)
-        self._extents[array] = extent
+    def _completeness(self, lost: tuple[range, ...], *, closed: bool) -> Completeness:
+        stats = self._engine.stats()
+        earlier, skipped = 0, stats.frames_skipped
+        if self._earlier is not None:
+            earlier = self._earlier.appended
+            skipped += self._earlier.skipped
+        missing = sum(map(len, lost))
+        appended = earlier + stats.frames_appended
+        return Completeness(self._router.total, self._engine.frames, appended - missing, skipped, lost, closed=closed)
 
 
-def create_stream(settings: AcquisitionSettings) -> OMEStream:
+def create_stream(settings: AcquisitionSettings, *, resume: bool = False) -> OMEStream:
     """Make a dataset, complete and valid but for its frames, and return the stream that writes them.
 
     Parameters
     ----------
     settings : AcquisitionSettings
         What is acquired and how it is stored; copied, so later changes have no effect.
+    resume : bool
+        Go on with the dataset that stands at the output path, if there is one: at the first frame that is not on disk
+        (:attr:`OMEStream.next_frame`; with library backends at the first frame of the first block that is not). A
+        dataset whose stream was not closed is completed first, as by :func:`recover`. The settings must say the same
+        of the data as those that it was begun with; backend, buffer and durability may differ.
 
     Returns
     -------
@@ -396,36 +393,71 @@ def create_stream(settings: AcquisitionSettings) -> OMEStream:
         If this acquisition order needs more memory than ``settings.buffer.max_bytes`` (also a ValueError).
     DestinationExistsError
         If something stands at the output path and may not be replaced (also a FileExistsError).
+    DatasetInUseError
+        If a living process writes to it (also a FileExistsError).
+    ResumeError
+        If the dataset was begun with other settings (also a ValueError); names what differs.
+    NotRecoverableError
+        If what stands there is no dataset that can be resumed (also a ValueError).
     WriteError
         If the dataset can't be made (also an OSError).
     """
     settings = settings.model_copy(deep=True)
     settings.validate_stream_ready()
     sink_class = load_backend(settings.format.backend)
-    layout = plan_layout(settings)
-    if sink_class.capabilities.always_sharded and layout.geometry.shards is None:
-        layout = replace(layout, geometry=replace(layout.geometry, shards=layout.geometry.chunks))
-    folder = DatasetFolder(_absolute(settings.output_path))
-    plan = WritePlan(folder.root, layout, settings.codec, array_document(layout.geometry, settings.codec))
+    folder = DatasetFolder(_absolute(settings.output_path), durable=settings.durability == "system")
+    plan = plan_dataset(settings, folder.root, always_sharded=sink_class.capabilities.always_sharded)
     sink_class.check(plan)
     plan_memory(sink_class, plan, settings.buffer)
     if any(stream.path == folder.root and not stream.closed for stream in list(_open_streams)):
         raise DestinationExistsError(f"{folder.root} is being written by another stream; close that one first")
+    if resume and folder.root.exists():
+        return _resumed(settings, folder, sink_class)
     folder.check(overwrite=settings.overwrite)
-    groups = {path: group_document(attrs) for path, attrs in hierarchy(settings, layout, version=__version__).items()}
-    arrays = {image.array_path: plan.array_document for image in layout.images}
+    check_unlocked(folder.root)
+    documents = hierarchy(settings, plan.layout, version=__version__)
+    groups = {path: group_document(attributes) for path, attributes in documents.items()}
+    arrays = {image.array_path: plan.array_document for image in plan.layout.images}
+    lock = None
     try:
         folder.create({**groups, _RECORDS_GROUP: group_document({})}, arrays)
-        text = ome_xml(settings, layout, counts=tuple(n or 0 for n in layout.geometry.shape))
+        lock = DatasetLock(folder.root)
+        Begun(settings, sink_class.capabilities.name, sink_class.capabilities.always_sharded).write(folder)
+        Completeness(Router(plan.layout.axes).total).write(folder)
+        text = ome_xml(settings, plan.layout, counts=tuple(n or 0 for n in plan.geometry.shape))
         if text is not None:
-            folder.write_text(_OME_XML, text)
-        stream = OMEStream(settings, folder, frozenset(groups), plan, sink_class)
+            folder.write_text(OME_XML, text)
+        stream = OMEStream(settings, folder, frozenset(groups), plan, sink_class, lock)
     except BaseException as error:
+        if lock is not None:
+            lock.release()
         folder.undo()
         if isinstance(error, OSError) and not isinstance(error, OMEWritersError):
             raise folder.not_made(error) from error
         raise
     folder.commit()
+    return stream
+
+
+def _resumed(settings: AcquisitionSettings, folder: DatasetFolder, sink_class: type[Sink]) -> OMEStream:
+    """Return a stream that goes on with a dataset."""
+    if not sink_class.capabilities.resumes:  # also when nothing is in it yet
+        raise UnsupportedError(
+            f"backend {sink_class.capabilities.name!r} can't go on with arrays that were begun before. Resume with "
+            "backend 'direct', which writes the same arrays."
+        )
+    lock = DatasetLock(folder.root)
+    try:
+        earlier = continuation(folder, settings, whole_blocks=issubclass(sink_class, BlockSink))
+        sink_class.check(earlier.plan)
+        groups = frozenset(hierarchy(settings, earlier.plan.layout, version=__version__))
+        stream = OMEStream(settings, folder, groups, earlier.plan, sink_class, lock, earlier)
+        stream._mark_open()  # noqa: SLF001
+    except BaseException as error:
+        lock.release()
+        if isinstance(error, OSError) and not isinstance(error, OMEWritersError):
+            raise WriteError(f"{folder.root} can't be resumed: {error}") from error
+        raise
     return stream
 
 
@@ -441,10 +473,6 @@ def _check_json(value: Mapping[str, Any], what: str) -> None:
         encode(value).encode("utf-8")
     except (TypeError, ValueError, RecursionError) as error:
         raise MetadataError(f"{what} can't be written as JSON: {error}. Nothing was changed.") from error
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 _open_streams: weakref.WeakSet[OMEStream] = weakref.WeakSet()

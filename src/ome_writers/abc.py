@@ -45,6 +45,10 @@ class Capabilities:
         Memory that the library itself takes for each block that is being written, in blocks.
     always_sharded : bool
         Whether it writes unsharded arrays as shards of one chunk each.
+    durable : bool
+        Whether it can have data on the medium, and not only in the system's memory.
+    resumes : bool
+        Whether it can go on with arrays that were begun before.
     """
 
     name: str
@@ -55,6 +59,8 @@ class Capabilities:
     workers: int = 1
     copies: float = 1.0
     always_sharded: bool = False
+    durable: bool = False
+    resumes: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +77,19 @@ class WritePlan:
         How chunks are compressed, with the defaults filled in.
     array_document : mapping
         The Zarr v3 metadata of every array, with a shape of 0 along an unbounded axis.
+    first_frame : int
+        Number of the first frame that will be written; earlier ones stand in the dataset. Layers and blocks that hold
+        both are written whole.
+    durable : bool
+        Whether everything that is complete must be on the medium, and the rest at each :meth:`Sink.sync`.
     """
 
     root: Path
     layout: Layout
     codec: Codec
     array_document: Mapping[str, Any]
+    first_frame: int = 0
+    durable: bool = False
 
     @property
     def geometry(self) -> ArrayGeometry:
@@ -128,6 +141,11 @@ class Sink(ABC):
                 f"backend {caps.name!r} can't write a checksum for each chunk. Set checksum=False, or use another "
                 "backend, such as 'tensorstore'."
             )
+        if plan.durable and not caps.durable:
+            raise UnsupportedError(
+                f"backend {caps.name!r} can't have data on the medium at given times. Leave durability at 'process', "
+                "or use backend 'direct'."
+            )
 
     @classmethod
     def memory_needed(cls, plan: WritePlan) -> int:
@@ -137,6 +155,18 @@ class Sink(ABC):
 
     @abstractmethod
     def __init__(self, plan: WritePlan) -> None: ...
+
+    def sync(self) -> None:
+        """Have everything that was written on the medium; called about every second if the plan is durable.
+
+        A sink whose capabilities don't say ``durable`` is never asked.
+
+        Raises
+        ------
+        OSError
+            If that fails; a :class:`LayersLostError` names what may be lost.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def close(self) -> None:
@@ -246,6 +276,13 @@ class LayerSink(Sink):
     @abstractmethod
     def skip_layer(self, array: int, cell: tuple[int, ...]) -> None:
         """Take note that no frame of a layer was acquired; its chunks must not be stored."""
+
+    def read_layer(self, array: int, cell: tuple[int, ...]) -> Block | None:
+        """Return the chunks of a layer that stands in the dataset, shaped as for :meth:`write_chunks`.
+
+        Called before the first frame of a stream that goes on with a dataset. None when there is no such layer.
+        """
+        raise NotImplementedError
 
     def readable_extent(self, array: int) -> int | None:
         """Return how far along the unbounded axis others can read now; None when as far as layers were written."""

@@ -12,11 +12,15 @@ __all__ = [
     "BackendMissingError",
     "BufferFullError",
     "BufferTooSmallError",
+    "DatasetInUseError",
     "DestinationExistsError",
     "FrameCountError",
     "FrameError",
     "MetadataError",
+    "NotADatasetError",
+    "NotRecoverableError",
     "OMEWritersError",
+    "ResumeError",
     "SettingsError",
     "StreamClosedError",
     "UnknownGroupError",
@@ -59,6 +63,30 @@ class DestinationExistsError(OMEWritersError, FileExistsError):
     """Something stands at the output path, and it may not be replaced."""
 
     kind = "destination-exists"
+
+
+class DatasetInUseError(DestinationExistsError):
+    """A living process is writing to the dataset."""
+
+    kind = "dataset-in-use"
+
+
+class NotADatasetError(OMEWritersError, ValueError):
+    """There is nothing at a path, or it is no Zarr dataset."""
+
+    kind = "not-a-dataset"
+
+
+class NotRecoverableError(OMEWritersError, ValueError):
+    """A path holds no dataset that a stream of this package has begun, or what is needed to complete it is damaged."""
+
+    kind = "not-recoverable"
+
+
+class ResumeError(OMEWritersError, ValueError):
+    """A dataset can't be continued with these settings."""
+
+    kind = "resume"
 
 
 class FrameError(OMEWritersError, ValueError):

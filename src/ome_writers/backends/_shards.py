@@ -21,7 +21,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from ome_writers import _files
+from ome_writers._files import write_all
+
 from ._encoding import crc32c
+from ._journal import Entry, Integers
 
 WRITING_FOLDER: Final = "ome_writers/writing"
 """Folder of files that are not complete yet, below the dataset's root; it is not there when nothing is written."""
@@ -47,11 +51,14 @@ class Shard:
         Chunks in its index.
     expected : int
         Chunks that are still to be written or skipped, those outside of the array left out.
+    earlier : Path, optional
+        A complete shard whose chunks it holds, too; copied before the first chunk is appended.
     """
 
-    __slots__ = ("_index", "_size", "expected", "file", "final", "lock", "temporary")
+    __slots__ = ("_dirty", "_index", "_size", "earlier", "expected", "file", "final", "lock", "temporary")
 
-    def __init__(self, final: Path, temporary: Path, slots: int, expected: int) -> None:
+    def __init__(self, final: Path, temporary: Path, slots: int, expected: int, *, earlier: Path | None = None) -> None:
+        self.earlier = earlier
         self.final = final
         self.temporary = temporary
         self.expected = expected
@@ -59,6 +66,7 @@ class Shard:
         self.file: FileIO | None = None
         self._index = np.full((slots, 2), _MISSING, "<u8")
         self._size = 0
+        self._dirty = False  # whether it may hold bytes that are not on the medium
 
     @property
     def empty(self) -> bool:
@@ -67,7 +75,7 @@ class Shard:
 
     def open(self) -> None:
         """Open the file, to begin it or to go on."""
-        self.file = FileIO(self.temporary, "rb+" if self._size else "wb")
+        self.file = _files.system.open(self.temporary, "rb+" if self._size else "wb")
 
     def append(self, slots: npt.NDArray[np.intp], sizes: npt.NDArray[np.uint64] | int, pieces: Sequence[Any]) -> None:
         """Append encoded chunks.
@@ -86,6 +94,7 @@ class Shard:
             pieces = [b"".join(pieces)]  # a copy costs less than as many system calls
         for piece in pieces:
             write_all(file, piece)
+        self._dirty = True
         lengths = np.broadcast_to(np.asarray(sizes, "<u8"), slots.shape)
         ends = self._size + np.cumsum(lengths)
         self._index[slots, 0] = ends - lengths
@@ -95,6 +104,22 @@ class Shard:
     def slots(self) -> npt.NDArray[np.intp]:
         """Return the places in the index of the chunks that were written."""
         return np.flatnonzero(self._index[:, 0] != _MISSING)
+
+    def entry(
+        self, array: int, where: tuple[int, ...], slots: npt.NDArray[np.intp], checksums: Integers | None = None
+    ) -> Entry:
+        """Return what the journal says of chunks that were appended."""
+        return Entry(array, where, slots, self._index[slots, 0], self._index[slots, 1], checksums)
+
+    def place(self, slots: Integers, offsets: Integers, lengths: Integers) -> None:
+        """Take note of chunks that stand in the file already."""
+        self._index[slots, 0] = offsets
+        self._index[slots, 1] = lengths
+        self._size = max(self._size, int((offsets + lengths).max(initial=0)))
+
+    def drop(self, slots: Integers) -> None:
+        """Take chunks out of the index; their bytes stay."""
+        self._index[slots] = _MISSING
 
     def holds(self, slot: int) -> bool:
         """Tell whether a chunk was written."""
@@ -112,15 +137,37 @@ class Shard:
                 write_all(own, piece)
                 left -= len(piece)
 
-    def finish(self) -> None:
-        """Write the index, close the file and give it its final name; when this fails, it can be tried again."""
+    @property
+    def needs_sync(self) -> bool:
+        """Whether it may hold bytes that are not on the medium."""
+        return self._dirty
+
+    def sync(self) -> None:
+        """Have what was appended on the medium."""
+        if self._dirty and self.file is not None:
+            _files.system.sync(self.file)
+        self._dirty = False
+
+    def finish(self, *, durable: bool = False) -> None:
+        """Write the index, close the file and give it its final name; when this fails, it can be tried again.
+
+        Parameters
+        ----------
+        durable : bool
+            Whether to have it on the medium before, and its name after that.
+        """
         index = self._index.tobytes()
         file = self._at_end()
         write_all(file, index + crc32c(index).to_bytes(4, "little"))
         file.truncate()  # what an append has left that failed half-way
+        if durable:
+            self._dirty = True
+            self.sync()
         self.close()
-        self.final.parent.mkdir(parents=True, exist_ok=True)
-        self.temporary.replace(self.final)
+        _files.make_folder(self.final.parent, durable=durable)
+        _files.system.replace(self.temporary, self.final)
+        if durable:
+            _files.system.sync_folder(self.final.parent)
 
     def discard(self) -> None:
         """Remove the file of a shard without chunks, which is there when its first append has failed."""
@@ -220,30 +267,27 @@ def add_chunks(final: Path, temporary: Path, slots: int, chunks: Mapping[int, by
         temporary.unlink(missing_ok=True)
 
 
-def write_file(final: Path, temporary: Path, data: Any) -> None:
-    """Write a file of one chunk under a temporary name, then give it its own."""
+def write_file(final: Path, temporary: Path, data: Any, *, durable: bool = False) -> None:
+    """Write a file of one chunk under a temporary name, then give it its own; if durable, have both on the medium."""
     try:
-        file = FileIO(temporary, "wb")
+        file = _files.system.open(temporary, "wb")
         try:
             write_all(file, data)
+            if durable:
+                _files.system.sync(file)
         finally:
             file.close()
         try:
-            temporary.replace(final)
+            _files.system.replace(temporary, final)
         except FileNotFoundError:
-            final.parent.mkdir(parents=True, exist_ok=True)
-            temporary.replace(final)
+            _files.make_folder(final.parent, durable=durable)
+            _files.system.replace(temporary, final)
+        if durable:
+            _files.system.sync_folder(final.parent)
     except BaseException:
         with suppress(OSError):
             temporary.unlink()
         raise
-
-
-def write_all(file: FileIO, data: Any) -> None:
-    """Write all of the data; a system call may write less than it is given."""
-    left = memoryview(data).cast("B")
-    while left:
-        left = left[file.write(left) :]
 
 
 def _nbytes(piece: Any) -> int:

@@ -50,6 +50,7 @@ class AcquireZarrSink(FrameSink):
         shuffles=frozenset({"none", "byte", "bit"}),
         copies=1.0,  # its queue of frames
         always_sharded=True,
+        resumes=False,  # it writes arrays from their first frame
     )
 
     @classmethod

@@ -11,7 +11,7 @@ import math
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from operator import floordiv
@@ -25,7 +25,9 @@ from ome_writers.abc import Block, Capabilities, LayerSink, LayersLostError, Wri
 from ome_writers.errors import UnsupportedError
 from ome_writers.settings import DTYPES
 
-from ._encoding import encoder
+from ._earlier import EarlierFrames, read_layer
+from ._encoding import crc32c, encoder
+from ._journal import JOURNAL_FILE, Journal
 from ._shards import WRITING_FOLDER, OpenFiles, Shard, write_file
 
 _APPEND_BYTES: Final = 1 << 20
@@ -74,6 +76,7 @@ class DirectSink(LayerSink):
         checksum=True,
         workers=min(_MAX_WORKERS, max(2, os.cpu_count() or 1)),
         copies=1.0,  # the encoded chunks
+        durable=True,
     )
     takes_groups = True
 
@@ -125,6 +128,12 @@ class DirectSink(LayerSink):
         self._growth = [_Growth() for _ in self._folders]
         self._lock = threading.Lock()  # of the two above
         self._files = OpenFiles()
+        self._durable = plan.durable
+        self._journal = Journal(plan.root / JOURNAL_FILE)
+        self._document = plan.array_document
+        self._earlier = EarlierFrames(plan) if plan.first_frame else None
+        if self._earlier is not None:
+            self._count_settled_shards()
 
     def write_chunks(self, array: int, cell: Cell, first_row: int, chunks: Block) -> None:
         """Write whole rows of chunks; when this returns, they are in their files."""
@@ -135,8 +144,10 @@ class DirectSink(LayerSink):
             shard = self._shard(array, where)
             if self._encode is None:
                 pieces = [part] if part.flags.c_contiguous else list(part)
+                sums = self._checksums(chunk for row in part for chunk in row)
                 with shard.lock:
                     self._append(shard, array, where, slots, self._chunk_bytes, pieces)
+                    self._commit(shard, array, where, slots, sums)
             else:
                 self._encode_and_append(shard, array, where, slots, part)
 
@@ -151,9 +162,13 @@ class DirectSink(LayerSink):
         else:
             pieces = [self._encode(chunk) for chunks in layers for row in chunks for chunk in row]
             sizes = list(map(len, pieces))
-        shard = self._shard(array, where)
+        sums = self._checksums(
+            pieces if self._encode is not None else (chunk for chunks in layers for row in chunks for chunk in row)
+        )
+        shard, together = self._shard(array, where), np.concatenate(slots)
         with shard.lock:
-            self._append(shard, array, where, np.concatenate(slots), sizes, pieces)
+            self._append(shard, array, where, together, sizes, pieces)
+            self._commit(shard, array, where, together, sums)
 
     def skip_layer(self, array: int, cell: Cell) -> None:
         """Take note that a layer is not written, so that its shard is known to be complete."""
@@ -164,6 +179,40 @@ class DirectSink(LayerSink):
             shard = self._shard(array, where)
             with shard.lock:
                 self._count(shard, array, where, len(slots))
+
+    def read_layer(self, array: int, cell: Cell) -> Block | None:
+        """Return the chunks of a layer that stands in the dataset.
+
+        Raises
+        ------
+        OSError
+            If a chunk is not there or can't be decoded.
+        """
+        return read_layer(self._folders[array], self._document, cell, self._plane)
+
+    def sync(self) -> None:
+        """Have all shards that are being written, and then the journal, on the medium.
+
+        Raises
+        ------
+        LayersLostError
+            Naming all layers of shards for which that failed: nobody knows which of their bytes are there.
+        """
+        with self._lock:
+            shards = list(self._shards.items())
+        failed = []
+        for (array, where), shard in shards:
+            with shard.lock:
+                try:
+                    if shard.needs_sync:
+                        self._files.use(shard)
+                        shard.sync()
+                except OSError as error:
+                    failed.append(_Failure(shard.temporary, error, self._layers_in(shard, array, where)))
+        if failed:
+            layers = sorted({layer for failure in failed for layer in failure.layers})
+            raise LayersLostError(f"{failed[0].error}; it may not be on the medium", layers) from failed[0].error
+        self._journal.sync()
 
     def readable_extent(self, array: int) -> int | None:
         """Return the extent of complete shards; a shard that is being written can't be read."""
@@ -180,6 +229,7 @@ class DirectSink(LayerSink):
         failed: list[_Failure] = []
         with ExitStack() as every_one:  # also after Ctrl-C
             every_one.callback(self._remove_folder)
+            every_one.callback(self._close_journal)
             while self._shards:
                 (array, where), shard = self._shards.popitem()
                 every_one.callback(self._try_to_complete, failed, shard, array, where)
@@ -199,7 +249,7 @@ class DirectSink(LayerSink):
             for column, chunk in enumerate(of_row):
                 where = (*cell, row, column)
                 data = chunk if self._encode is None else self._encode(chunk)
-                write_file(self._final(array, where), self._temporary(array, where), data)
+                write_file(self._final(array, where), self._temporary(array, where), data, durable=self._durable)
 
     # ---- shards ----------------------------------------------------------------------------------------------------
 
@@ -230,6 +280,7 @@ class DirectSink(LayerSink):
     ) -> None:
         """Encode chunks, and append them while they are in the processor's cache unless others are appending."""
         pieces: list[bytes] = []
+        sums: list[int] = []
         nbytes = done = 0
         for chunk in itertools.chain.from_iterable(chunks):
             pieces.append(self._encode(chunk))  # type: ignore[misc]  # called only with an encoder
@@ -239,6 +290,10 @@ class DirectSink(LayerSink):
                 try:
                     run = slots[done : done + len(pieces)]
                     self._append(shard, array, where, run, [len(piece) for piece in pieces], pieces)
+                    if self._durable:
+                        sums += map(crc32c, pieces)
+                    if last:
+                        self._commit(shard, array, where, slots, np.array(sums) if sums else None)
                 finally:
                     shard.lock.release()
                 done += len(pieces)
@@ -249,8 +304,21 @@ class DirectSink(LayerSink):
     ) -> None:
         """Append encoded chunks to a shard, whose lock the caller holds."""
         self._files.use(shard)
+        if shard.earlier is not None:
+            shard.continue_from(shard.earlier)
+            shard.earlier = None
+            self._journal.add(shard.entry(array, where, shard.slots()))
         shard.append(slots, sizes, pieces)
+
+    def _commit(
+        self, shard: Shard, array: int, where: Cell, slots: npt.NDArray[np.intp], sums: npt.NDArray[Any] | None
+    ) -> None:
+        """Note chunks that are in a shard, whose lock the caller holds; from then on, recovery finds them."""
+        self._journal.add(shard.entry(array, where, slots, sums))
         self._count(shard, array, where, len(slots))
+
+    def _checksums(self, pieces: Iterable[Any]) -> npt.NDArray[Any] | None:
+        return np.array([crc32c(piece) for piece in pieces]) if self._durable else None
 
     def _shard(self, array: int, where: Cell) -> Shard:
         key = array, where
@@ -261,9 +329,10 @@ class DirectSink(LayerSink):
                     n if count is None else min(n, count - w * n)
                     for w, n, count in zip(where, self._per_shard, self._grid, strict=True)
                 )
-                shard = Shard(
-                    self._final(array, where), self._temporary(array, where), self._chunks_per_shard, expected
-                )
+                final, temporary = self._final(array, where), self._temporary(array, where)
+                expected -= self._settled(array, where)
+                earlier = final if self._earlier is not None and final.exists() else None
+                shard = Shard(final, temporary, self._chunks_per_shard, expected, earlier=earlier)
                 self._shards[key] = shard
             return shard
 
@@ -281,7 +350,7 @@ class DirectSink(LayerSink):
                 shard.discard()
             else:
                 self._files.use(shard)
-                shard.finish()
+                shard.finish(durable=self._durable)
         finally:
             shard.close()
             self._files.forget(shard)
@@ -293,15 +362,52 @@ class DirectSink(LayerSink):
         try:
             self._complete(shard, array, where)
         except Exception as error:  # noqa: BLE001  close raises it when it has tried all
-            inside_of_all = np.stack(np.unravel_index(shard.slots(), self._per_shard))[:-2].T.tolist()
-            layers = {
-                (array, tuple(w * n + i for w, n, i in zip(where, self._per_shard, inside, strict=False)))
-                for inside in inside_of_all
-            }
-            failed.append(_Failure(shard.final, error, layers))
+            failed.append(_Failure(shard.final, error, self._layers_in(shard, array, where)))
         except BaseException:  # Ctrl-C: the next close goes on with it
             self._shards[array, where] = shard
             raise
+
+    def _layers_in(self, shard: Shard, array: int, where: Cell) -> set[tuple[int, Cell]]:
+        """Return the layers that a shard holds chunks of."""
+        inside_of_all = np.stack(np.unravel_index(shard.slots(), self._per_shard))[:-2].T.tolist()
+        return {
+            (array, tuple(w * n + i for w, n, i in zip(where, self._per_shard, inside, strict=False)))
+            for inside in inside_of_all
+        }
+
+    # ---- going on with a dataset -----------------------------------------------------------------------------------
+
+    def _settled(self, array: int, where: Cell) -> int:
+        """Return how many chunks of a shard belong to layers that were written or skipped by earlier streams."""
+        if self._earlier is None:
+            return 0
+        steps = [
+            range(w * n, (w + 1) * n if count is None else min((w + 1) * n, count))
+            for w, n, count in zip(where, self._per_shard, self._grid, strict=True)
+        ]
+        layers = sum(self._earlier.settled(array, cell) for cell in itertools.product(*steps[:-2]))
+        return layers * len(steps[-2]) * len(steps[-1])
+
+    def _count_settled_shards(self) -> None:
+        """Count, along the unbounded axis, the shards that earlier streams have completed."""
+        axis = self._unbounded_axis
+        if self._earlier is None or axis is None or not self._sharded:
+            return
+        step = self._earlier.whole_steps // self._shard_steps
+        counts = [step + 1 if n is None else -(-n // s) for n, s in zip(self._grid, self._per_shard, strict=True)]
+        grid = [range(step if i == axis else 0, n) for i, n in enumerate(counts)]
+        for array, growth in enumerate(self._growth):
+            growth.steps = step
+            for where in itertools.product(*grid):
+                inside = (
+                    n if c is None else min(n, c - w * n)
+                    for w, n, c in zip(where, self._per_shard, self._grid, strict=True)
+                )
+                if self._settled(array, where) == math.prod(inside):
+                    growth.count(step, self._shards_per_step)
+
+    def _close_journal(self) -> None:
+        self._journal.close(remove=not self._shards and not any(self._writing.glob("*")))
 
     def _remove_folder(self) -> None:
         with suppress(OSError):  # what could not be completed is still in it

@@ -8,10 +8,12 @@ from typing import Annotated, Optional
 import typer
 from pydantic import ValidationError
 
-from ome_writers._stream import __version__
+from ome_writers._documents import __version__
 from ome_writers.errors import OMEWritersError
 
 from ._demo import demo
+from ._recover import recover
+from ._verify import verify_command
 
 __all__ = ["app", "main"]
 
@@ -22,6 +24,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(demo)
+app.command()(recover)
+app.command("verify")(verify_command)
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,23 +1,32 @@
 """The engine between ``append`` and a backend: copy, gather, bound memory, write in the background, latch errors."""
 
-from ._assembly import BatchAssembly, BlockAssembly, LayerAssembly
+from ._assembly import BatchAssembly, BlockAssembly, LayerAssembly, first_to_rewrite
 from ._engine import Engine, StreamStats
+from ._fates import APPENDED, FATES_FILE, SKIPPED, FrameFates, ranges_of, read_fates, write_fates
 from ._plan import MemoryPlan, plan_memory
 from ._pool import BufferPool
 from ._records import RECORDS_FILE, RECORDS_PER_IMAGE, RecordLog
 from ._workers import Workers
 
 __all__ = [
+    "APPENDED",
+    "FATES_FILE",
     "RECORDS_FILE",
     "RECORDS_PER_IMAGE",
+    "SKIPPED",
     "BatchAssembly",
     "BlockAssembly",
     "BufferPool",
     "Engine",
+    "FrameFates",
     "LayerAssembly",
     "MemoryPlan",
     "RecordLog",
     "StreamStats",
     "Workers",
+    "first_to_rewrite",
     "plan_memory",
+    "ranges_of",
+    "read_fates",
+    "write_fates",
 ]

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import groupby, product
-from operator import floordiv, mod, sub
+from operator import add, floordiv, mod, sub
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -19,6 +19,7 @@ from ome_writers._layout import ArrayGeometry
 from ome_writers._router import Router
 from ome_writers.abc import BlockSink, FrameSink, LayerSink
 
+from ._fates import APPENDED
 from ._forms import ChunkMajor, Form, FrameMajor
 from ._pool import Buffer
 
@@ -43,7 +44,7 @@ class Parcel:
         How the frames lie in memory.
     """
 
-    __slots__ = ("array", "buffer", "extent", "form", "origin", "pixels", "remaining", "stored")
+    __slots__ = ("array", "buffer", "earlier", "extent", "form", "origin", "pixels", "remaining", "stored")
 
     def __init__(self, array: int, origin: Index, extent: Index, form: Form) -> None:
         self.array = array
@@ -51,6 +52,7 @@ class Parcel:
         self.extent = extent
         self.form = form
         self.remaining = math.prod(extent)
+        self.earlier = 0  # frames of earlier streams
         self.stored: npt.NDArray[np.bool_] = np.zeros(extent, np.bool_)
         self.buffer: Buffer | None = None
         self.pixels: npt.NDArray[Any] | None = None
@@ -91,6 +93,10 @@ class Assembly(Protocol):
 
     def rest(self) -> Sequence[Parcel]:
         """Give up all parcels that are not ready."""
+        ...
+
+    def resume(self, frame: int, fates: npt.NDArray[np.uint8], acquire: Callable[[], Buffer]) -> None:
+        """Go on at a frame, with what the dataset holds of the parcels that earlier ones have begun."""
         ...
 
     def tasks(self, parcel: Parcel) -> Sequence[Callable[[], None]]:
@@ -146,11 +152,55 @@ class _BoxAssembly:
         origin = tuple(map(sub, index, slot))
         parcel = self._open.get((array, origin))
         if parcel is None:
-            extent = tuple(
-                e if n is None else min(e, n - o) for e, n, o in zip(self._extent, self._shape, origin, strict=True)
-            )
-            parcel = self._open[array, origin] = Parcel(array, origin, extent, self._form)
+            parcel = self._open[array, origin] = Parcel(array, origin, self._box_at(origin), self._form)
         return parcel, slot
+
+    def open_boxes(self, frame: int) -> list[tuple[int, Index]]:
+        """Return (array, origin) of the boxes that hold both frames before this one and frames from it on."""
+        boxes: dict[tuple[int, Index], None] = {}
+        longest = self._router.number(0, [e - 1 for e in self._extent])  # from the first frame of a box to its last
+        for number in range(frame - 1, max(-1, frame - 1 - longest), -1):
+            array, index = self._router.locate(number)
+            origin = tuple(i - i % e for i, e in zip(index, self._extent, strict=True))
+            last = [o + e - 1 for o, e in zip(origin, self._box_at(origin), strict=True)]
+            if self._router.number(array, last) >= frame:
+                boxes[array, origin] = None
+        return list(boxes)
+
+    def resume(self, frame: int, fates: npt.NDArray[np.uint8], acquire: Callable[[], Buffer]) -> None:
+        """Go on at a frame: fill the boxes that earlier frames have begun with what stands in the dataset.
+
+        Parameters
+        ----------
+        frame : int
+            The next frame.
+        fates : ndarray of uint8
+            What became of earlier frames.
+        acquire : callable
+            Gives memory.
+        """
+        for array, origin in self.open_boxes(frame):
+            parcel = self._open[array, origin] = Parcel(array, origin, self._box_at(origin), self._form)
+            for slot in np.ndindex(*parcel.extent):
+                number = self._router.number(array, tuple(map(add, origin, slot)))
+                if number < frame:
+                    parcel.stored[slot] = fates[number] == APPENDED
+                    parcel.remaining -= 1
+            parcel.earlier = int(parcel.stored.sum())
+            if parcel.earlier:
+                parcel.buffer = acquire()
+                parcel.pixels = self._form.view(parcel.buffer, parcel.extent)
+                self._read(parcel)
+
+    def _read(self, parcel: Parcel) -> None:
+        """Fill a box with the pixels that stand in the dataset."""
+        raise NotImplementedError
+
+    def _box_at(self, origin: Index) -> Index:
+        """Return the frames along each index axis of the box at an origin."""
+        return tuple(
+            e if n is None else min(e, n - o) for e, n, o in zip(self._extent, self._shape, origin, strict=True)
+        )
 
     def mark(self, parcel: Parcel, slot: Index, *, stored: bool) -> Sequence[Parcel]:
         """Count a frame; its box is ready when all of its frames were acquired or skipped."""
@@ -299,6 +349,12 @@ class LayerAssembly(_BoxAssembly):
             layers = [parcel.pixels for parcel in members if parcel.pixels is not None]
             yield members, partial(self._sink.write_layers, array, list(map(self._cell, members)), layers)
 
+    def _read(self, parcel: Parcel) -> None:
+        """Fill a layer with the chunks that stand in the dataset."""
+        chunks = self._sink.read_layer(parcel.array, self._cell(parcel))
+        if chunks is not None and parcel.pixels is not None:
+            parcel.pixels[...] = chunks
+
     def _cell(self, parcel: Parcel) -> Index:
         return tuple(map(floordiv, parcel.origin, self._extent))
 
@@ -315,6 +371,24 @@ class LayerAssembly(_BoxAssembly):
         """Return the extent that others can read: in shards, frames can be read when their shard is complete."""
         readable = self._sink.readable_extent(parcel.array)
         return super().reach(parcel, axis) if readable is None else readable
+
+
+def first_to_rewrite(geometry: ArrayGeometry, router: Router, frame: int) -> int:
+    """Return the last frame, this one or one before, from which on whole shards can be written.
+
+    Parameters
+    ----------
+    geometry : ArrayGeometry
+        Of every array.
+    router : Router
+        Where frames belong.
+    frame : int
+        The first frame that is not on disk.
+    """
+    shards = _BoxAssembly(geometry, router, geometry.index_extent("shard"), FrameMajor(geometry))
+    while boxes := shards.open_boxes(frame):
+        frame = min(router.number(array, origin) for array, origin in boxes)
+    return frame
 
 
 class BatchAssembly:
@@ -344,6 +418,10 @@ class BatchAssembly:
         self._size = size
         self._batch: Parcel | None = None
         self._next: Parcel | None = None  # placed, but no frame of it is counted yet
+
+    def resume(self, frame: int, fates: npt.NDArray[np.uint8], acquire: Callable[[], Buffer]) -> None:
+        """Refuse to go on: frames must be written from the first one."""
+        raise NotImplementedError
 
     def place(self, frame: int) -> tuple[Parcel, Index]:
         """Return the batch that the frame continues, or a new one, and the slot in it."""

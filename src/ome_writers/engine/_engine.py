@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from ome_writers._layout import ArrayGeometry
 from ome_writers._router import Router
@@ -19,6 +20,7 @@ from ome_writers.abc import FramesLostError, LayersLostError
 from ome_writers.errors import FrameCountError, SettingsError, StreamClosedError, WriteError
 
 from ._assembly import Assembly, Parcel
+from ._fates import APPENDED, SKIPPED, FrameFates, ranges_of
 from ._frames import as_frame, encode_metadata
 from ._pool import Buffer, BufferPool
 from ._records import RecordLog
@@ -27,6 +29,9 @@ from ._workers import Workers
 _GROWTH_SECONDS: Final = 1.0
 """How often the extent of a growing array is announced, at most."""
 
+_SYNC_SECONDS: Final = 0.7
+"""After this time everything is put on the medium, so that it is there within a second."""
+
 
 @dataclass(frozen=True, slots=True)
 class StreamStats:
@@ -34,6 +39,8 @@ class StreamStats:
 
     Attributes
     ----------
+    first_frame : int
+        Number of the first frame of this stream: 0, unless it resumes a dataset. All that follows counts from there.
     frames_appended, frames_written, frames_skipped : int
         Frames taken, frames handed to storage, and frames left out.
     bytes_in, bytes_out : int
@@ -48,6 +55,7 @@ class StreamStats:
         Threads that write.
     """
 
+    first_frame: int
     frames_appended: int
     frames_written: int
     frames_skipped: int
@@ -88,10 +96,14 @@ class Engine:
         Threads that write; one, if the assembly needs its order kept.
     records : RecordLog
         Where per-frame metadata goes.
+    fates : FrameFates
+        Where frames are noted as they are taken.
     on_growth : callable
         Called when arrays of an unbounded acquisition have grown, with {number of the array: extent of its unbounded
         axis that is written}; at most about once a second from a worker, and from :meth:`flush`. Calls never overlap,
         and an array's extent never falls.
+    sync : callable, optional
+        Called about every second from a worker, and from :meth:`flush`, to have everything on the medium.
     """
 
     def __init__(
@@ -104,7 +116,9 @@ class Engine:
         pool: BufferPool,
         workers: Workers,
         records: RecordLog,
+        fates: FrameFates,
         on_growth: Callable[[dict[int, int]], None],
+        sync: Callable[[], None] | None = None,
     ) -> None:
         self._assembly = assembly
         self._router = router
@@ -115,13 +129,16 @@ class Engine:
         self._pool = pool
         self._workers = workers
         self._records = records
+        self._fates = fates
         self._on_growth = on_growth
+        self._sync = sync
+        self._first_frame = 0
         self._frames = 0  # taken or skipped: the number of the next one
         self._skipped = 0
         self._closing = False
         self._closed = False
         self._lock = threading.RLock()  # of the caller's side
-        workers.when_idle = self._announce_if_due
+        workers.when_idle = self._when_idle
         # of the workers' side
         self._state = threading.Lock()
         self._ready: deque[Parcel] = deque()  # small ones, for whichever worker is free
@@ -130,6 +147,8 @@ class Engine:
         self._grown: set[int] = set()  # arrays that have grown since the last announcement
         self._announced = time.perf_counter()
         self._announcing = threading.Lock()
+        self._synced = time.perf_counter()
+        self._syncing = threading.Lock()
         self._failure: tuple[BaseException, str] | None = None  # the first one, and the array's path
         self._more: list[str] = []  # what else has gone wrong at the end
         self._lost: list[int] = []
@@ -147,7 +166,31 @@ class Engine:
     @property
     def appended(self) -> int:
         """Number of frames taken so far."""
-        return self._frames - self._skipped
+        return self._frames - self._first_frame - self._skipped
+
+    @property
+    def lost(self) -> tuple[range, ...]:
+        """Frames that are known not to be on disk."""
+        with self._state:
+            return tuple(ranges_of(sorted(set(self._lost))))
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything could not be written."""
+        return self._failure is not None
+
+    def resume(self, frame: int, fates: npt.NDArray[np.uint8]) -> None:
+        """Go on at a frame; called before the first one is appended.
+
+        Parameters
+        ----------
+        frame : int
+            Number of the next frame.
+        fates : ndarray of uint8
+            What became of earlier frames.
+        """
+        self._first_frame = self._frames = frame
+        self._assembly.resume(frame, fates, self._acquire)
 
     def append(self, frame: object, metadata: Any) -> None:
         """Take one frame; see ``OMEStream.append``."""
@@ -163,6 +206,7 @@ class Engine:
                 if text is not None:
                     self._records.add(number, *self._router.locate(number), text)
                 self._frames = number + 1
+                self._fates.note(APPENDED)
                 self._submit(self._assembly.mark(parcel, slot, stored=True))
             except BaseException as error:  # Ctrl-C: nobody knows how far this frame got
                 self._fail(error, parcel, [number])
@@ -180,6 +224,7 @@ class Engine:
                 try:
                     self._frames += 1
                     self._skipped += 1
+                    self._fates.note(SKIPPED)
                     self._submit(self._assembly.mark(parcel, slot, stored=False))
                 except BaseException as error:  # as in append
                     self._fail(error, parcel)
@@ -193,6 +238,9 @@ class Engine:
                 self._submit(self._assembly.rest())
             self._workers.wait()
             self._raise_if_failed()
+            if self._sync is not None:
+                self._sync_now(self._sync)
+                self._raise_if_failed()
             try:
                 self._announce()
             except OSError as error:
@@ -214,10 +262,12 @@ class Engine:
                 return
             # up to here and in the next two lines Ctrl-C may strike: close can then be called again
             self._closing = True
+            with suppress(OSError):  # tried again below; here so that a crash from now on finds all frames noted
+                self._fates.drain()
             self._submit(self._assembly.rest())
             self._workers.stop()
             self._closed = True
-            interruptions = [self._finish(step) for step in (self._records.close, *steps)]
+            interruptions = [self._finish(step) for step in (self._records.close, self._fates.close, *steps)]
             self._pool.clear()
             if interrupted := next(filter(None, interruptions), None):
                 raise interrupted
@@ -228,6 +278,7 @@ class Engine:
         frame_bytes, buffer_bytes = self._geometry.frame_bytes, self._pool.buffer_bytes
         written, appended = self._written, self.appended
         return StreamStats(
+            first_frame=self._first_frame,
             frames_appended=appended,
             frames_written=written,
             frames_skipped=self._skipped,
@@ -279,7 +330,7 @@ class Engine:
         try:
             if self._failure is not None and self._assembly.in_order:
                 raise self._failure[0]
-            self._records.drain()
+            self._drain()
             task()
         except BaseException as error:  # noqa: BLE001  a thread's edge: it is raised in the caller's thread
             delivery.failed = True
@@ -291,6 +342,7 @@ class Engine:
         if not delivery.failed:
             self._count(parcel)
         self._release(parcel)
+        self._sync_if_due()
 
     def _carry_out_some(self) -> None:
         """Write small parcels that are ready, several together when workers are behind."""
@@ -305,7 +357,7 @@ class Engine:
             return
         for members, task in groups:
             try:
-                self._records.drain()
+                self._drain()
                 task()
             except BaseException as error:  # noqa: BLE001  a thread's edge: it is raised in the caller's thread
                 if len(members) > 1:  # tell those that can be written from the others
@@ -319,6 +371,12 @@ class Engine:
                     self._count(parcel)
             for parcel in members:
                 self._release(parcel)
+        self._sync_if_due()
+
+    def _drain(self) -> None:
+        """Write what is known of the frames before the frames themselves: what is on disk is known after a crash."""
+        self._fates.drain()
+        self._records.drain()
 
     def _release(self, parcel: Parcel) -> None:
         buffer = parcel.detach()
@@ -330,12 +388,31 @@ class Engine:
         axis = self._geometry.unbounded_axis
         reach = None if axis is None else self._assembly.reach(parcel, axis)
         with self._state:
-            self._written += int(parcel.stored.sum())
+            self._written += int(parcel.stored.sum()) - parcel.earlier
             if reach is None or reach <= self._extents.get(parcel.array, 0):
                 return
             self._extents[parcel.array] = reach
             self._grown.add(parcel.array)
         self._announce_if_due()
+
+    def _when_idle(self) -> None:
+        """Do in a worker without work what should not wait for the next frame."""
+        with suppress(OSError):  # close tries again
+            self._fates.drain()
+        self._announce_if_due()
+        self._sync_if_due()
+
+    def _sync_if_due(self) -> None:
+        if self._sync is not None and time.perf_counter() - self._synced >= _SYNC_SECONDS:
+            self._sync_now(self._sync)
+
+    def _sync_now(self, sync: Callable[[], None]) -> None:
+        with self._syncing:
+            self._synced = time.perf_counter()
+            try:
+                sync()
+            except Exception as error:  # noqa: BLE001  raised in the caller's thread
+                self._fail(error, None)
 
     def _announce_if_due(self) -> None:
         """Announce how far arrays have grown, from time to time; what can't be announced now is tried again later."""
@@ -397,7 +474,7 @@ class Engine:
             return
         with self._state:
             error, path = self._failure
-            lost = _as_ranges(self._lost)
+            lost = tuple(ranges_of(sorted(set(self._lost))))
         what = f"array {path!r}" if path else "the dataset"
         frames = f" Frames not on disk: {_in_words(lost)}." if lost else ""
         more = "" if self._closing else " The stream takes no more frames; close it to save what can be saved."
@@ -406,16 +483,6 @@ class Engine:
         raise WriteError(
             f"writing {what} failed: {type(error).__name__}: {error}.{frames}{more}", array=path, frames=lost
         ) from error
-
-
-def _as_ranges(numbers: Iterable[int]) -> tuple[range, ...]:
-    ranges: list[range] = []
-    for number in sorted(set(numbers)):
-        if ranges and ranges[-1].stop == number:
-            ranges[-1] = range(ranges[-1].start, number + 1)
-        else:
-            ranges.append(range(number, number + 1))
-    return tuple(ranges)
 
 
 def _in_words(ranges: tuple[range, ...], most: int = 10) -> str:

@@ -16,8 +16,11 @@ import threading
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
+
+from ome_writers import _files
 
 RECORDS_FILE: Final = "ome_writers/frames.jsonl"
 """Path of the records below the dataset's root."""
@@ -42,10 +45,36 @@ class RecordLog:
         self._images = [json.dumps(image, ensure_ascii=False) for image in images]
         self._waiting: list[tuple[int, bytes]] = []
         self._taking = threading.Lock()  # of the waiting records; held for moments only
-        self._file: IO[bytes] | None = None
+        self._file: FileIO | None = None
         self._size = 0
         self._offsets: dict[int, array[int]] = {}  # where the first records of each image stand in the file
         self._writing = threading.Lock()  # of the file
+
+    def take_over(self, frames: int) -> None:
+        """Go on with the records that stand in the file, of the first ``frames`` frames; others are removed from it.
+
+        What is no whole record is removed, too.
+        """
+        try:
+            lines = self._path.read_bytes().splitlines(keepends=True)
+        except FileNotFoundError:
+            return
+        numbers = {json.loads(image): number for number, image in enumerate(self._images)}
+        kept = []
+        for line in lines:
+            try:
+                record = json.loads(line)
+                number = numbers[record["image"]]
+                whole = line.endswith(b"\n") and "metadata" in record and "storage_index" in record
+                if whole and 0 <= int(record["frame"]) < frames:
+                    kept.append((number, line))
+            except (ValueError, KeyError, TypeError):
+                continue
+        if len(kept) < len(lines):
+            partial = self._path.with_name(f".{self._path.name}.0.partial")
+            partial.write_bytes(b"".join(line for _, line in kept))
+            _files.system.replace(partial, self._path)
+        self._count(kept)
 
     def add(self, frame: int, array_number: int, index: Sequence[int], metadata: str) -> None:
         """Take a record; it stands in the file after the next :meth:`drain`.
@@ -87,11 +116,14 @@ class RecordLog:
                 with self._taking:
                     self._waiting = waiting + self._waiting
                 raise
-            for array_number, line in waiting:
-                offsets = self._offsets.setdefault(array_number, array("Q"))
-                if len(offsets) < RECORDS_PER_IMAGE:
-                    offsets.append(self._size)
-                self._size += len(line)
+            self._count(waiting)
+
+    def sync(self) -> None:
+        """Have the records on the medium, not only in the system's memory."""
+        self.drain()
+        with self._writing:
+            if self._file is not None:
+                _files.system.sync(self._file)
 
     def close(self) -> None:
         """Write what is waiting and close the file."""
@@ -101,13 +133,19 @@ class RecordLog:
             if self._file is not None:
                 self._file.close()
 
+    def _count(self, records: Sequence[tuple[int, bytes]]) -> None:
+        """Note where records stand, which follow those in the file."""
+        for array_number, line in records:
+            offsets = self._offsets.setdefault(array_number, array("Q"))
+            if len(offsets) < RECORDS_PER_IMAGE:
+                offsets.append(self._size)
+            self._size += len(line)
+
     def _write(self, text: bytes) -> None:
         if self._file is None:
-            self._file = self._path.open("ab", buffering=0)
-        left = memoryview(text)
+            self._file = _files.system.open(self._path, "ab")
         try:
-            while left:
-                left = left[self._file.write(left) :]
+            _files.write_all(self._file, text)
         except BaseException:
             with suppress(OSError):
                 self._file.truncate(self._size)

@@ -91,6 +91,10 @@ class AcquisitionSettings(Settings):
         Whether an existing Zarr dataset at the output path is replaced.
     buffer : BufferSettings
         Limits of the memory that holds frames until they are written.
+    durability : str
+        What must not lose frames that have left the buffer: ``"process"``, the end of the process, however it ends; or
+        ``"system"``, the end of the machine too, such as a power failure: whole shards are on the medium when they get
+        their name, and everything else about every second (backend ``"direct"``; see ``docs/reliability.md``).
     """
 
     root_path: Annotated[str, BeforeValidator(_as_text), AfterValidator(_without_nul)] = ""
@@ -102,6 +106,7 @@ class AcquisitionSettings(Settings):
     plate: Plate | None = None
     overwrite: bool = False
     buffer: BufferSettings = Field(default_factory=BufferSettings)
+    durability: Literal["process", "system"] = "process"
     # after root_path, whose suffix "auto" looks at
     format: OmeZarrFormat = Field(default="auto")  # type: ignore[assignment]
 

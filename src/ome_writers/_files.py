@@ -1,0 +1,69 @@
+"""Calls to the file system that a dataset's files go through, so that tests can make them fail."""
+
+from __future__ import annotations
+
+import os
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+if os.name == "posix":
+    import fcntl
+
+
+class FileSystem:
+    """The file system as it is."""
+
+    def open(self, path: Path, mode: str) -> FileIO:
+        """Open a file without a buffer."""
+        return FileIO(path, mode)
+
+    def write(self, file: FileIO, data: memoryview) -> int:
+        """Write some of the data; return how many bytes."""
+        return file.write(data)
+
+    def sync(self, file: FileIO) -> None:
+        """Have what was written to a file on the medium."""
+        if os.name == "posix" and hasattr(
+            fcntl, "F_FULLFSYNC"
+        ):  # macOS, whose fsync leaves it in the cache of the drive
+            fcntl.fcntl(file.fileno(), fcntl.F_FULLFSYNC)
+        else:
+            os.fsync(file.fileno())
+
+    def sync_folder(self, path: Path) -> None:
+        """Have the names in a folder on the medium; does nothing on Windows, which keeps them by itself."""
+        if os.name != "posix":
+            return
+        folder = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def replace(self, source: Path, target: Path) -> None:
+        """Give a file another name, in place of what had it."""
+        source.replace(target)
+
+
+system: FileSystem = FileSystem()
+"""What is called; tests put another one in its place (see :mod:`ome_writers.testing.files`)."""
+
+
+def write_all(file: FileIO, data: Any) -> None:
+    """Write all of the data; a system call may write less than it is given."""
+    left = memoryview(data).cast("B")
+    while left:
+        left = left[system.write(file, left) :]
+
+
+def make_folder(path: Path, *, durable: bool = False) -> None:
+    """Make a folder and those above it; if durable, have their names on the medium."""
+    if not durable:
+        path.mkdir(parents=True, exist_ok=True)
+        return
+    if path.is_dir():
+        return
+    make_folder(path.parent, durable=True)
+    path.mkdir(exist_ok=True)
+    system.sync_folder(path.parent)

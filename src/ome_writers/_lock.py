@@ -1,0 +1,130 @@
+"""A lock on a dataset that dies with the process that holds it."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from .errors import DatasetInUseError
+
+LOCK_FILE: Final = "ome_writers/lock"
+"""Path of the lock below the dataset's root; it holds the number of the process that writes."""
+
+_WINDOWS: Final = os.name == "nt"
+
+if _WINDOWS:
+    import msvcrt
+else:
+    import fcntl
+
+_held: weakref.WeakSet[DatasetLock] = weakref.WeakSet()
+
+
+class DatasetLock:
+    """The right to write to a dataset, held by one stream or one recovery at a time.
+
+    The operating system releases it when the process ends, however it ends. A file that nobody holds means nothing, so
+    that copies of a dataset are not locked.
+
+    Parameters
+    ----------
+    root : Path
+        The dataset's folder.
+
+    Raises
+    ------
+    DatasetInUseError
+        If a living process holds it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._path = root / LOCK_FILE
+        self._file: int | None = None
+        while self._file is None:  # until the file that is locked is the one that stands there
+            self._path.parent.mkdir(exist_ok=True)
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                if not _try_to_lock(file):
+                    raise _in_use(root, self._path)
+                with suppress(OSError):
+                    if _WINDOWS or os.path.samestat(os.fstat(file), self._path.stat()):
+                        self._file = file
+            finally:
+                if self._file is None:
+                    os.close(file)
+        with suppress(OSError):  # a full disk: the number is for the message only
+            os.ftruncate(self._file, 0)
+            os.write(self._file, b" %d\n" % os.getpid())
+        _held.add(self)
+
+    def release(self) -> None:
+        """Let others write; does nothing when called again."""
+        file, self._file = self._file, None
+        if file is None:
+            return
+        _held.discard(self)
+        if not _WINDOWS:  # which deletes no open file
+            with suppress(OSError):
+                self._path.unlink()
+        os.close(file)
+        if _WINDOWS:
+            with suppress(OSError):
+                self._path.unlink()
+
+    def forget(self) -> None:
+        """Give up a lock that a parent process holds: after a fork, the child has no part in it."""
+        file, self._file = self._file, None
+        if file is not None:
+            os.close(file)  # the parent's lock stays until it closes its own
+
+
+def check_unlocked(root: Path) -> None:
+    """Raise an error if a living process writes to a dataset.
+
+    Raises
+    ------
+    DatasetInUseError
+        Naming the process.
+    """
+    path = root / LOCK_FILE
+    try:
+        file = os.open(path, os.O_RDWR)
+    except OSError:  # nobody has made it, or this user may not write there at all
+        return
+    try:
+        if not _try_to_lock(file):
+            raise _in_use(root, path)
+    finally:
+        os.close(file)
+
+
+def _in_use(root: Path, path: Path) -> DatasetInUseError:
+    try:
+        process = f"process {int(path.read_bytes())}"
+    except (OSError, ValueError):  # Windows: locked bytes can't be read
+        process = "another process"
+    return DatasetInUseError(f"{root} is being written by {process}; wait until that has ended")
+
+
+def _try_to_lock(file: int) -> bool:
+    try:
+        if _WINDOWS:
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]  # of Windows
+        else:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _forget_all() -> None:
+    for lock in list(_held):
+        lock.forget()
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)

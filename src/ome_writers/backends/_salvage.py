@@ -1,0 +1,302 @@
+"""What a dataset holds whose writer has died: counting chunks, and completing shards that have no index yet."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from operator import floordiv
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ome_writers.abc import WritePlan
+
+from ._decoding import MISSING, ChunkDecoder, CorruptChunkError, read_index
+from ._encoding import crc32c
+from ._journal import JOURNAL_FILE, Entry, read_journal
+from ._shards import WRITING_FOLDER, Shard
+
+_LEFT_BEHIND: Final = re.compile(r"\d+(\.__lock|\.[0-9a-f]+\.partial)")
+"""What libraries leave beside a chunk when they are killed while they write it."""
+
+Cell = tuple[int, ...]
+Integers = npt.NDArray[Any]
+
+
+@dataclass(slots=True)
+class _Unfinished:
+    """A shard under its temporary name, and the chunks that the journal knows of in it."""
+
+    array: int
+    where: Cell
+    file: Path
+    index: Integers  # offset and length by slot
+
+
+@dataclass(slots=True)
+class Salvage:
+    """What was done to the files of a dataset.
+
+    Attributes
+    ----------
+    completed : int
+        Shards that got their index and their name.
+    dropped : int
+        Chunks that are on disk and belong to layers of which others are not; they can't be read any more.
+    removed : int
+        Files that were no use: temporary ones without a whole chunk, and what libraries leave behind.
+    unreadable : list of Path
+        Shards whose index can't be read; they are left as they are.
+    """
+
+    completed: int = 0
+    dropped: int = 0
+    removed: int = 0
+    unreadable: list[Path] = field(default_factory=list)
+
+
+class ChunkCensus:
+    """Which chunks of a dataset's arrays are on disk.
+
+    Parameters
+    ----------
+    plan : WritePlan
+        The dataset.
+    """
+
+    def __init__(self, plan: WritePlan) -> None:
+        self._plan = plan
+        geometry = plan.geometry
+        self._decoder = ChunkDecoder(plan.array_document)
+        self._per_shard = tuple(map(floordiv, self._decoder.shard_shape, self._decoder.chunk_shape))
+        self._chunks = geometry.chunks
+        self._plane = geometry.layer_shape[:2]
+        self._writing = plan.root / WRITING_FOLDER
+        grid = [1 if n is None else -(-n // c) for n, c in zip(geometry.shape[:-2], geometry.chunks[:-2], strict=True)]
+        self._counts = np.zeros((len(plan.layout.images), *grid), np.uint32)
+        self._axis = geometry.unbounded_axis
+        self._left_behind: list[Path] = []
+        self._complete: set[tuple[int, Cell]] = set()  # shards
+        self.salvage = Salvage()
+        for array in range(len(plan.layout.images)):
+            self._take(array)
+        self._unfinished = list(self._find_unfinished())
+
+    def holds(self, arrays: Integers, indices: Integers) -> npt.NDArray[np.bool_]:
+        """Tell of frames whether all chunks of their layers are on disk.
+
+        Parameters
+        ----------
+        arrays : ndarray of int, shape (n,)
+            Number of the array of each frame.
+        indices : ndarray of int, shape (number of index axes, n)
+            Index along each index axis, in storage order.
+        """
+        cells = [axis // c for axis, c in zip(indices, self._chunks, strict=False)]
+        inside = np.ones(len(arrays), np.bool_)
+        if self._axis is not None:
+            inside = cells[self._axis] < self._counts.shape[1 + self._axis]
+            cells[self._axis] = np.where(inside, cells[self._axis], 0)
+        whole: npt.NDArray[np.bool_] = self._counts[(arrays, *cells)] >= math.prod(self._plane)
+        return whole & inside
+
+    def layers(self) -> Integers:
+        """Return array and cell of the layers that are whole, shape ``(n, 1 + number of index axes)``."""
+        return np.argwhere(self._counts >= math.prod(self._plane))
+
+    def complete(self, *, cut: bool) -> Salvage:
+        """Complete the shards that have no index yet, and remove what is no use; can be interrupted and done again.
+
+        Parameters
+        ----------
+        cut : bool
+            Whether to take out the chunks of layers that are not whole, so that a lost frame reads as 0.
+        """
+        if cut:
+            self._cut_complete_ones()
+        for shard in self._unfinished:
+            self._finish(shard, cut=cut)
+        for file in [*self._left_behind, *self._temporary_files()]:
+            file.unlink(missing_ok=True)
+            self.salvage.removed += 1
+        return self.salvage
+
+    def clear(self) -> None:
+        """Remove the journal, when all that it speaks of is complete."""
+        with suppress(FileNotFoundError, OSError):
+            self._writing.rmdir()
+        (self._plan.root / JOURNAL_FILE).unlink(missing_ok=True)
+
+    # ---- files with their final name -------------------------------------------------------------------------------
+
+    def _take(self, array: int) -> None:
+        """Count the chunks of an array that are in complete files."""
+        folder = self._plan.array_path(array) / "c"
+        singles: list[Cell] = []
+        for where, path in self._files_below(folder):
+            if not self._decoder.sharded:
+                singles.append(where)
+                continue
+            try:
+                with path.open("rb") as file:
+                    index = read_index(file, self._decoder)
+            except (CorruptChunkError, OSError):
+                self.salvage.unreadable.append(path)
+                continue
+            self._complete.add((array, where))
+            self._count(array, self._cells(where, np.flatnonzero(index[:, 0] != MISSING)))
+        if singles:
+            self._count(array, np.array(singles))
+
+    def _files_below(self, folder: Path) -> Iterator[tuple[Cell, Path]]:
+        axes = len(self._chunks)
+        for parent, _, files in os.walk(folder):
+            above = Path(parent).relative_to(folder).parts
+            if len(above) != axes - 1 or not all(part.isdecimal() for part in above):
+                continue
+            place = tuple(map(int, above))
+            for name in files:
+                if name.isdecimal():
+                    yield (*place, int(name)), Path(parent, name)
+                elif _LEFT_BEHIND.fullmatch(name):
+                    self._left_behind.append(Path(parent, name))
+
+    def _cells(self, where: Cell, slots: Integers) -> Integers:
+        """Return the places in the chunk grid of slots of a shard, shape ``(n, axes)``."""
+        inside = np.stack(np.unravel_index(slots, self._per_shard), axis=-1)
+        return inside + np.multiply(where, self._per_shard)
+
+    def _count(self, array: int, cells: Integers) -> None:
+        layers = cells[:, :-2]
+        if self._axis is not None and len(layers):
+            missing = int(layers[:, self._axis].max()) + 1 - self._counts.shape[1 + self._axis]
+            if missing > 0:
+                widths = [(0, 0)] * self._counts.ndim
+                widths[1 + self._axis] = (0, missing)
+                self._counts = np.pad(self._counts, widths)
+        inside = (layers < self._counts.shape[1:]).all(axis=1)
+        np.add.at(self._counts[array], tuple(layers[inside].T), 1)
+
+    def _cut_complete_ones(self) -> None:
+        """Take the chunks of layers that are not whole out of complete files."""
+        partial = np.argwhere((self._counts > 0) & (self._counts < math.prod(self._plane)))
+        by_shard: dict[tuple[int, Cell], list[int]] = {}
+        for array, *cell in partial.tolist():
+            for row, column in np.ndindex(*self._plane):
+                place = (*cell, row, column)
+                where = tuple(map(floordiv, place, self._per_shard))
+                if not self._decoder.sharded:
+                    final = self._final(array, where)
+                    self.salvage.dropped += final.exists()
+                    final.unlink(missing_ok=True)
+                elif (array, where) in self._complete:
+                    inside = [p % n for p, n in zip(place, self._per_shard, strict=True)]
+                    by_shard.setdefault((array, where), []).append(int(np.ravel_multi_index(inside, self._per_shard)))
+        for (array, where), slots in by_shard.items():
+            shard = Shard(self._final(array, where), self._temporary(array, where), self._decoder.slots, 0)
+            present = [slot for slot in slots if self._drops(shard, slot)]
+            if present:
+                self._rewrite_without(shard, present)
+
+    def _drops(self, shard: Shard, slot: int) -> bool:
+        with shard.final.open("rb") as file:
+            return bool(read_index(file, self._decoder)[slot, 0] != MISSING)
+
+    def _rewrite_without(self, shard: Shard, slots: list[int]) -> None:
+        self._writing.mkdir(parents=True, exist_ok=True)
+        shard.open()
+        try:
+            shard.continue_from(shard.final)
+            shard.drop(np.array(slots))
+            shard.finish()
+        finally:
+            shard.close()
+        self.salvage.dropped += len(slots)
+
+    # ---- files with a temporary name -------------------------------------------------------------------------------
+
+    def _find_unfinished(self) -> Iterator[_Unfinished]:
+        """Yield shards under their temporary names with what can be read of them, and count their chunks."""
+        found: dict[tuple[int, Cell], Integers] = {}
+        sizes: dict[tuple[int, Cell], int] = {}
+        for entry in read_journal(self._plan.root / JOURNAL_FILE):
+            key = entry.array, entry.where
+            if key not in sizes:
+                path = self._temporary(*key)
+                sizes[key] = path.stat().st_size if self._belongs(entry) and path.exists() else 0
+            if not sizes[key] or not self._belongs(entry):
+                continue
+            there = entry.offsets + entry.lengths <= sizes[key]
+            if entry.checksums is not None:
+                there &= self._unchanged(entry, there)
+            index = found.setdefault(key, np.full((self._decoder.slots, 2), MISSING, np.uint64))
+            index[entry.slots[there], 0] = entry.offsets[there]
+            index[entry.slots[there], 1] = entry.lengths[there]
+        for (array, where), index in found.items():
+            slots = np.flatnonzero(index[:, 0] != MISSING)
+            if not slots.size:
+                continue
+            if (array, where) in self._complete:  # one that a later stream has continued
+                with self._final(array, where).open("rb") as file:
+                    before = np.flatnonzero(read_index(file, self._decoder)[:, 0] != MISSING)
+                if not np.isin(before, slots).all():
+                    continue
+                slots = np.setdiff1d(slots, before)
+                self._complete.discard((array, where))
+            self._count(array, self._cells(where, slots))
+            yield _Unfinished(array, where, self._temporary(array, where), index)
+
+    def _belongs(self, entry: Entry) -> bool:
+        """Tell whether an entry speaks of a shard of this dataset."""
+        return (
+            self._decoder.sharded
+            and entry.array < len(self._plan.layout.images)
+            and len(entry.where) == len(self._chunks)
+            and bool((entry.slots < self._decoder.slots).all())
+        )
+
+    def _unchanged(self, entry: Entry, there: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Tell which chunks have the bytes that they were written with."""
+        same = np.zeros(len(there), np.bool_)
+        with self._temporary(entry.array, entry.where).open("rb") as file:
+            for place in np.flatnonzero(there):
+                file.seek(int(entry.offsets[place]))
+                data = file.read(int(entry.lengths[place]))
+                same[place] = entry.checksums is not None and crc32c(data) == entry.checksums[place]
+        return same
+
+    def _finish(self, unfinished: _Unfinished, *, cut: bool) -> None:
+        """Write the index of a shard and give it its name."""
+        array, where, index = unfinished.array, unfinished.where, unfinished.index
+        slots = np.flatnonzero(index[:, 0] != MISSING)
+        final = self._final(array, where)
+        shard = Shard(final, unfinished.file, self._decoder.slots, 0)
+        shard.place(slots, index[slots, 0], index[slots, 1])
+        if cut:
+            layers = self._cells(where, slots)[:, :-2]
+            whole = self._counts[(array, *layers.T)] >= math.prod(self._plane)
+            shard.drop(slots[~whole])
+            self.salvage.dropped += int((~whole).sum())
+            if not whole.any() and not final.exists():
+                return  # removed with the other temporary files
+        shard.open()
+        try:
+            shard.finish()
+        finally:
+            shard.close()
+        self.salvage.completed += 1
+
+    def _temporary_files(self) -> list[Path]:
+        return [file for file in self._writing.glob("*") if file.is_file()]
+
+    def _final(self, array: int, where: Cell) -> Path:
+        return (self._plan.array_path(array) / "c").joinpath(*map(str, where))
+
+    def _temporary(self, array: int, where: Cell) -> Path:
+        return self._writing / f"{array}-{'.'.join(map(str, where))}"

@@ -1,0 +1,158 @@
+"""What became of each frame that the stream was given: a file of one character per frame, in acquisition order.
+
+``ome_writers/frames.txt`` holds ``a`` for each frame that was appended and ``s`` for each that was skipped. Its length
+is the number of frames that the caller was told were taken: after a crash, those that are appended and not in the
+arrays are lost, and known.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from io import FileIO
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ome_writers import _files
+
+FATES_FILE: Final = "ome_writers/frames.txt"
+"""Path of the file below the dataset's root."""
+
+APPENDED: Final = ord("a")
+SKIPPED: Final = ord("s")
+
+_SHARE: Final = 9
+"""After a call to the system, none follows for so many times as long as it took: a slow file system delays what is
+noted, not the frames. On a local one it takes less than a microsecond, so that every frame is noted at once."""
+
+
+class FrameFates:
+    """Notes frames as they are taken.
+
+    Parameters
+    ----------
+    path : Path
+        The file; its folder exists.
+    written : int
+        Frames that it holds already.
+    """
+
+    def __init__(self, path: Path, written: int = 0) -> None:
+        self._path = path
+        self._waiting = bytearray()
+        self._written = written
+        self._next = 0.0  # when note may write again
+        self._file: FileIO | None = None
+        self._lock = threading.Lock()  # of writing
+
+    def note(self, fate: int, count: int = 1) -> None:
+        """Note the next frames; they are in the file at once, or a moment later where that takes long.
+
+        Does not raise: what can't be written is kept, and :meth:`drain` raises when it can't be written then.
+        """
+        if count == 1:
+            self._waiting.append(fate)
+        else:
+            self._waiting += bytes((fate,)) * count
+        if (start := time.perf_counter()) < self._next or not self._lock.acquire(blocking=False):
+            return
+        try:
+            self._write()
+        except OSError:
+            pass  # storage fails: the frames themselves tell, or drain does
+        finally:
+            end = time.perf_counter()
+            self._next = end + _SHARE * (end - start)
+            self._lock.release()
+
+    def drain(self) -> None:
+        """Write what is waiting; any thread may call this.
+
+        Raises
+        ------
+        OSError
+            If it can't be written; it is kept for the next call.
+        """
+        if self._waiting:
+            with self._lock:
+                self._write()
+
+    def sync(self) -> None:
+        """Have the file on the medium, not only in the system's memory."""
+        self.drain()
+        with self._lock:
+            if self._file is not None:
+                _files.system.sync(self._file)
+
+    def close(self) -> None:
+        """Write what is waiting and close the file."""
+        try:
+            self.drain()
+        finally:
+            with self._lock:
+                if self._file is not None:
+                    self._file.close()
+                    self._file = None
+
+    def _write(self) -> None:
+        """Write what is waiting at its place, so that an interruption before it is counted does no harm."""
+        if self._file is None:
+            self._file = _files.system.open(self._path, "rb+" if self._path.exists() else "wb")
+            self._file.seek(self._written)
+        waiting = bytes(self._waiting)
+        try:
+            _files.write_all(self._file, waiting)
+        except BaseException:
+            self._file.seek(self._written)
+            raise
+        self._written += len(waiting)
+        del self._waiting[: len(waiting)]
+
+
+def read_fates(path: Path) -> npt.NDArray[np.uint8]:
+    """Return the fates in a file, one for each frame; none when it is not there.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    ndarray of uint8
+        :data:`APPENDED` or :data:`SKIPPED` of each frame. What follows a byte that is neither (after a power failure)
+        is left out.
+    """
+    try:
+        fates = np.fromfile(path, np.uint8)
+    except FileNotFoundError:
+        return np.empty(0, np.uint8)
+    known = (fates == APPENDED) | (fates == SKIPPED)
+    return fates if known.all() else fates[: int(np.argmin(known))]
+
+
+def write_fates(path: Path, fates: npt.NDArray[np.uint8]) -> None:
+    """Replace the file in one step."""
+    partial = path.with_name(f".{path.name}.0.partial")
+    with _files.system.open(partial, "wb") as file:
+        _files.write_all(file, fates.tobytes())
+    _files.system.replace(partial, path)
+
+
+def skipped_ranges(fates: npt.NDArray[np.uint8]) -> list[range]:
+    """Return the frames that were skipped, as ascending ranges."""
+    return ranges_of(np.flatnonzero(fates == SKIPPED))
+
+
+def ranges_of(numbers: Iterable[int] | npt.NDArray[np.intp]) -> list[range]:
+    """Return whole numbers, ascending, as ranges."""
+    values = np.asarray(numbers if isinstance(numbers, np.ndarray) else list(numbers), np.intp)
+    if not values.size:
+        return []
+    breaks = np.flatnonzero(np.diff(values) != 1) + 1
+    starts, stops = values[[0, *breaks]], values[[*(breaks - 1), -1]] + 1
+    return [range(int(a), int(b)) for a, b in zip(starts, stops, strict=True)]
