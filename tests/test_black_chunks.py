@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import numpy as np
 
 from ome_writers.backends._chunks import black_chunks
+from ome_writers.backends._zeros import BlackChunks
+from ome_writers.backends.direct import DirectSink
+from ome_writers.testing.datasets import acquisition, make_plan
 
 
 def test_signalling_nans_are_no_error() -> None:
@@ -22,3 +28,13 @@ def test_only_chunks_that_are_to_be_stored_count() -> None:
     """A chunk that no frame was acquired for is not black but missing."""
     found = black_chunks(np.zeros((2, 4, 4)), (1, 4, 4), np.array([True, False]))
     assert found.ravel().tolist() == [True, False]
+
+
+def test_several_threads_add_chunks_at_once(tmp_path: Path) -> None:
+    """One that is done does not remove the folder of temporary files that another is about to use."""
+    plan = make_plan(tmp_path / "data.zarr", DirectSink, acquisition({"t": (400, 1), "y": (4, 2), "x": (3,)}))
+    black = BlackChunks(plan)
+    with ThreadPoolExecutor(4) as threads:
+        done = [threads.submit(black.add, 0, [(t, 0, 0)]) for t in range(400)]
+    assert [future.result() for future in done] == [None] * 400
+    assert not (plan.root / "ome_writers" / "writing").exists()

@@ -21,8 +21,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from ome_writers import OMEStream, _stream, create_stream
+from ome_writers import OMEStream, _files, _stream, create_stream
 from ome_writers._dataset import DatasetFolder
+from ome_writers._files import FileSystem
 from ome_writers.backends import _shards
 from ome_writers.backends._shards import WRITING_FOLDER
 from ome_writers.backends.direct import DirectSink
@@ -40,6 +41,16 @@ Pixels = npt.NDArray[Any]
 PERIOD = "ome_writers.engine._engine._GROWTH_SECONDS"
 LIMIT = 5.0  # s; what takes longer than that hangs
 YX: Axes = {"y": (4, 2), "x": (3,)}
+
+
+def open_shards_as(kind: type[FileIO], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the files of shards that are being written opened as this class."""
+
+    class Files(FileSystem):
+        def open(self, path: Path, mode: str) -> FileIO:
+            return (kind if path.parent.name == "writing" else FileIO)(path, mode)
+
+    monkeypatch.setattr(_files, "system", Files())
 
 
 @pytest.fixture(autouse=True)
@@ -127,7 +138,7 @@ def test_lost_frames_are_named_when_a_later_step_fails_too(
                 raise disk_full()
             return super().write(data)
 
-    monkeypatch.setattr(_shards, "FileIO", File)
+    open_shards_as(File, monkeypatch)
     stream = opened(tmp_path, {"t": (8, 1, 8), "p": (2,), **YX})
     for frame in random_pixels((6, 4, 3), "uint16"):
         stream.append(frame, frame_metadata={"delta_t": 1.0})
@@ -285,11 +296,11 @@ def interrupt_once(patch: pytest.MonkeyPatch, owner: type, name: str, *, when: s
     original = getattr(owner, name)
     calls: list[int] = []
 
-    def method(self: Any, *args: Any) -> Any:
+    def method(self: Any, *args: Any, **options: Any) -> Any:
         calls.append(1)
         if len(calls) == 1 and when == "before":
             raise KeyboardInterrupt
-        result = original(self, *args)
+        result = original(self, *args, **options)
         if len(calls) == 1:
             raise KeyboardInterrupt
         return result
@@ -487,7 +498,7 @@ class FewFiles:
                     few._open -= self._counted
                     self._counted = False
 
-        monkeypatch.setattr(_shards, "FileIO", File)
+        open_shards_as(File, monkeypatch)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

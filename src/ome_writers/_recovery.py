@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,6 @@ from ._documents import (
 from ._lock import DatasetLock
 from ._router import Router
 from .abc import WritePlan
-from .backends import JOURNAL_FILE, WRITING_FOLDER, ChunkCensus, Salvage
 from .engine import (
     APPENDED,
     FATES_FILE,
@@ -39,6 +38,9 @@ from .engine import (
 )
 from .errors import NotRecoverableError, OMEWritersError, WriteError
 from .settings import AcquisitionSettings
+
+if TYPE_CHECKING:
+    from .backends._salvage import ChunkCensus, Salvage
 
 _AT_ONCE: Final = 1 << 20  # frames
 _MOST_NAMED: Final = 10
@@ -177,9 +179,11 @@ def recover(path: str | Path) -> RecoveryReport:
 
 
 def _completed(folder: DatasetFolder, begun: Begun) -> RecoveryReport:
+    from .backends._salvage import ChunkCensus, Salvage, unfinished  # noqa: PLC0415  loads the codecs
+
     plan = plan_dataset(begun.settings, folder.root, always_sharded=begun.always_sharded)
     state = Completeness.read(folder)
-    if state is not None and _stands(folder, state):
+    if state is not None and (state.closed or state.recovered) and not unfinished(folder.root):
         return _report(folder, state, Salvage(), needed=False)
     census = ChunkCensus(plan)
     router = Router(plan.layout.axes)
@@ -197,12 +201,6 @@ def _completed(folder: DatasetFolder, begun: Begun) -> RecoveryReport:
     state.write(folder)
     census.clear()
     return _report(folder, state, salvage, needed=True)
-
-
-def _stands(folder: DatasetFolder, state: Completeness) -> bool:
-    """Tell whether a dataset is complete, and nothing is left of writing it."""
-    left = any((folder.root / name).exists() for name in (JOURNAL_FILE, WRITING_FOLDER))
-    return (state.closed or state.recovered) and not left
 
 
 def _report(folder: DatasetFolder, state: Completeness, salvage: Salvage, *, needed: bool) -> RecoveryReport:

@@ -19,7 +19,6 @@ from ome_writers.errors import NotADatasetError, UnsupportedError
 DOCUMENT: Final = "zarr.json"
 
 _OF_ZARR_2: Final = (".zgroup", ".zarray", ".zattrs")
-_OURS: Final = "ome_writers"
 _OME_VERSION: Final = "0.5"
 _OME_KEYS: Final = frozenset({"multiscales", "plate", "well", "bioformats2raw.layout", "series", "labels"})
 
@@ -113,7 +112,7 @@ def _read_node(folder: Path, path: str, found: Hierarchy) -> Mapping[str, Any] |
 def _children(folder: Path, path: str, found: Hierarchy) -> Iterator[str]:
     with os.scandir(folder) as entries:
         for entry in entries:
-            if not entry.is_dir() or (not path and entry.name == _OURS):
+            if not entry.is_dir():
                 continue
             child = f"{path}/{entry.name}" if path else entry.name
             if os.path.lexists(Path(entry.path, DOCUMENT)):

@@ -184,8 +184,8 @@ class FrameReport:
 
     def lines(self) -> list[str]:
         """Return the findings in words."""
-        expected = "an unknown number" if self.expected is None else f"{self.expected:,}"
-        lines = [f"frames: {self.written:,} written; {self.taken:,} were appended or skipped, of {expected} expected"]
+        expected = "" if self.expected is None else f" of {self.expected:,}"
+        lines = [f"frames: {self.written:,} written; {self.taken:,}{expected} were appended or skipped"]
         kinds = {
             "skipped": self.skipped,
             "missing": self.missing,

@@ -61,6 +61,11 @@ class Salvage:
     unreadable: list[Path] = field(default_factory=list)
 
 
+def unfinished(root: Path) -> bool:
+    """Tell whether anything is left of writing a dataset: a journal, or files with temporary names."""
+    return any((root / name).exists() for name in (JOURNAL_FILE, WRITING_FOLDER))
+
+
 class ChunkCensus:
     """Which chunks of a dataset's arrays are on disk.
 

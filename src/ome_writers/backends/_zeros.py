@@ -6,6 +6,7 @@ frame of it was acquired, so a black frame has to be on disk like any other.
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
@@ -36,6 +37,8 @@ class BlackChunks:
         self._sharded = geometry.shards is not None
         shards = geometry.shards or geometry.chunks
         self._per_shard = tuple(s // c for s, c in zip(shards, geometry.chunks, strict=True))
+        self._lock = threading.Lock()
+        self._users = 0  # threads that need the folder of files in progress
 
     def add(self, array: int, cells: Iterable[Cell]) -> None:
         """Store chunks of zeros, unless they are stored already.
@@ -53,12 +56,17 @@ class BlackChunks:
         chunk = zeros.tobytes() if encode is None else encode(zeros)
         folder = self._plan.array_path(array) / "c"
         writing = self._plan.root / WRITING_FOLDER
-        writing.mkdir(parents=True, exist_ok=True)
+        with self._lock:
+            self._users += 1
+            writing.mkdir(parents=True, exist_ok=True)
         try:
             self._write(array, cells, folder, writing, chunk)
         finally:
-            with suppress(OSError):  # others are using it
-                writing.rmdir()
+            with self._lock:
+                self._users -= 1
+                if not self._users:
+                    with suppress(OSError):  # what could not be completed is in it
+                        writing.rmdir()
 
     def _write(self, array: int, cells: Iterable[Cell], folder: Path, writing: Path, chunk: bytes) -> None:
         if not self._sharded:

@@ -8,7 +8,6 @@ import math
 import re
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,9 +17,10 @@ import tensorstore as ts
 import zarr
 
 from ome_writers._dataset import DatasetFolder
-from ome_writers._layout import ArrayGeometry, plan_layout
+from ome_writers._documents import plan_dataset
+from ome_writers._layout import ArrayGeometry
 from ome_writers.abc import Sink, WritePlan
-from ome_writers.metadata import array_document, group_document, with_shape
+from ome_writers.metadata import group_document, with_shape
 from ome_writers.settings import AcquisitionSettings, Codec, Dimension, PositionDimension
 
 __all__ = [
@@ -80,14 +80,11 @@ def make_plan(root: Path, sink: type[Sink], settings: AcquisitionSettings) -> Wr
     UnsupportedError
         If the sink refuses the plan; then nothing is made.
     """
-    layout = plan_layout(settings)
-    if sink.capabilities.always_sharded and layout.geometry.shards is None:
-        layout = replace(layout, geometry=replace(layout.geometry, shards=layout.geometry.chunks))
-    plan = WritePlan(root, layout, settings.codec, array_document(layout.geometry, settings.codec))
+    plan = plan_dataset(settings, root, always_sharded=sink.capabilities.always_sharded)
     sink.check(plan)
-    groups = {image.path or ".": group_document({}) for image in layout.images}
-    arrays = {image.array_path: plan.array_document for image in layout.images}
-    DatasetFolder(root).create({".": group_document({}), **groups}, arrays)
+    groups = {image.path or ".": group_document({}) for image in plan.layout.images}
+    arrays = {image.array_path: plan.array_document for image in plan.layout.images}
+    DatasetFolder(root).create({".": group_document({}), **groups, "ome_writers": group_document({})}, arrays)
     return plan
 
 
