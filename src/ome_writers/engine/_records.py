@@ -55,26 +55,34 @@ class RecordLog:
 
         What is no whole record is removed, too.
         """
-        try:
-            lines = self._path.read_bytes().splitlines(keepends=True)
-        except FileNotFoundError:
-            return
-        numbers = {json.loads(image): number for number, image in enumerate(self._images)}
-        kept = []
-        for line in lines:
-            try:
-                record = json.loads(line)
-                number = numbers[record["image"]]
-                whole = line.endswith(b"\n") and "metadata" in record and "storage_index" in record
-                if whole and 0 <= int(record["frame"]) < frames:
-                    kept.append((number, line))
-            except (ValueError, KeyError, TypeError):
-                continue
-        if len(kept) < len(lines):
+        dropped = False
+        for kept in self._lines(frames):
+            if kept is None:
+                dropped = True
+            else:
+                self._count([kept])
+        if dropped:
             partial = self._path.with_name(f".{self._path.name}.0.partial")
-            partial.write_bytes(b"".join(line for _, line in kept))
+            with _files.system.open(partial, "wb") as file:
+                for kept in self._lines(frames):
+                    if kept is not None:
+                        _files.write_all(file, kept[1])
             _files.system.replace(partial, self._path)
-        self._count(kept)
+
+    def _lines(self, frames: int) -> Iterator[tuple[int, bytes] | None]:
+        """Yield the array's number and the line of each record of the first ``frames`` frames; None for other lines."""
+        numbers = {json.loads(image): number for number, image in enumerate(self._images)}
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            for line in file:
+                try:
+                    record = json.loads(line)
+                    whole = line.endswith(b"\n") and "metadata" in record and "storage_index" in record
+                    kept = whole and 0 <= int(record["frame"]) < frames
+                    yield (numbers[record["image"]], line) if kept else None
+                except (ValueError, KeyError, TypeError):
+                    yield None
 
     def add(self, frame: int, array_number: int, index: Sequence[int], metadata: str) -> None:
         """Take a record; it stands in the file after the next :meth:`drain`.
