@@ -654,7 +654,7 @@ process = psutil.Process()
 frame = np.ones((2048, 2048), np.uint16)
 axes = {"t": (128, 1, 2), "y": (2048, 512, 4), "x": (2048, 512, 4)}
 buffer = BufferSettings(max_bytes=64 << 20, timeout=60)
-rig = build(acquisition(axes), Path(), Slow, buffer=buffer)
+rig = build(acquisition(axes), Path(sys.argv[3]), Slow, buffer=buffer)
 before = most = process.memory_info().rss
 for _ in range(128):
     frame += 1
@@ -667,10 +667,10 @@ print(most - before, stats.bytes_in, stats.max_buffered_bytes, stats.stalled_sec
 
 
 @SINKS
-def test_memory_stays_bounded_when_storage_is_slow(kind: type[MemorySink]) -> None:
+def test_memory_stays_bounded_when_storage_is_slow(kind: type[MemorySink], tmp_path: Path) -> None:
     """A gigabyte through 64 MiB to a slow sink: the process grows by the budget and little more."""
     name = next(name for name in KINDS if KINDS[name] is kind)
-    command = [sys.executable, "-c", _SLOW_WRITER, str(Path(__file__).parent), name]
+    command = [sys.executable, "-c", _SLOW_WRITER, str(Path(__file__).parent), name, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
     assert done.returncode == 0, done.stderr
     grown, bytes_in, most_buffered, stalled, writes = done.stdout.split()

@@ -68,7 +68,8 @@ def verify(
         notes += [*filter(None, [array.note])]
     frames = None
     if layout is not None:
-        frames = check_frames(root, Completeness.read(DatasetFolder(root)), layout, arrays, problems)
+        completeness = Completeness.read(DatasetFolder(root)) if "" in found.groups else None
+        frames = check_frames(root, completeness, layout, arrays, problems)
     if (root / WRITING_FOLDER).is_dir():
         notes.append(f"there are chunks in {WRITING_FOLDER} that are no part of an array yet")
     reports = tuple(arrays[name].report() for name in sorted(arrays))
@@ -90,6 +91,6 @@ def _layout(root: Path, problems: list[str]) -> Layout | None:
         return None
     try:
         return plan_layout(Begun.read(DatasetFolder(root)).settings)
-    except (NotRecoverableError, SettingsError) as error:
+    except (NotRecoverableError, SettingsError, RecursionError) as error:
         problems.append(f"the frames can't be told apart: {error}")
         return None

@@ -18,6 +18,7 @@ from ._chunks import Integers, StoredArray
 from ._report import MAX_RANGES, FrameReport, Frames
 
 _BLOCK: Final = 1 << 20  # frames that are looked at together
+_MOST_FRAMES: Final = 1 << 32  # a year at 100 frames per second
 
 _WRITTEN, _SKIPPED, _MISSING, _CORRUPT, _UNCHECKED = range(5)
 
@@ -155,6 +156,9 @@ def _fates(
     if total is not None and taken > total:
         problems.append(f"{taken:,} frames were appended or skipped, more than the settings declare ({total:,})")
         taken = total
+    elif not 0 <= taken <= _MOST_FRAMES:
+        problems.append(f"{taken:,} frames were appended or skipped, which can't be")
+        taken = fates.size
     return fates[:taken], taken
 
 

@@ -98,14 +98,14 @@ def _read_node(folder: Path, path: str, found: Hierarchy) -> Mapping[str, Any] |
     if not isinstance(document, dict) or document.get("zarr_format") != 3:
         found.problems.append(f"{name} is not a document of Zarr v3 (zarr_format 3)")
         return None
-    nodes = {"group": found.groups, "array": found.arrays}
-    if (kind := document.get("node_type")) not in nodes:
+    kind = document.get("node_type")
+    if kind not in ("group", "array"):
         found.problems.append(f"{name}: node_type is {kind!r:.100}; allowed: 'group', 'array'")
         return None
     if not isinstance(document.get("attributes", {}), dict):
         found.problems.append(f"{name}: attributes are no JSON object")
         document = {**document, "attributes": {}}
-    nodes[kind][path] = document
+    (found.groups if kind == "group" else found.arrays)[path] = document
     return document
 
 

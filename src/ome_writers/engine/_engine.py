@@ -404,15 +404,19 @@ class Engine:
 
     def _sync_if_due(self) -> None:
         if self._sync is not None and time.perf_counter() - self._synced >= _SYNC_SECONDS:
-            self._sync_now(self._sync)
+            self._sync_now(self._sync, wait=False)
 
-    def _sync_now(self, sync: Callable[[], None]) -> None:
-        with self._syncing:
+    def _sync_now(self, sync: Callable[[], None], *, wait: bool = True) -> None:
+        """Have everything on the medium, unless another worker is doing that and this one should not wait for it."""
+        if not self._syncing.acquire(blocking=wait):
+            return
+        try:
             self._synced = time.perf_counter()
-            try:
-                sync()
-            except Exception as error:  # noqa: BLE001  raised in the caller's thread
-                self._fail(error, None)
+            sync()
+        except Exception as error:  # noqa: BLE001  raised in the caller's thread
+            self._fail(error, None)
+        finally:
+            self._syncing.release()
 
     def _announce_if_due(self) -> None:
         """Announce how far arrays have grown, from time to time; what can't be announced now is tried again later."""
