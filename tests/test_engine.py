@@ -1492,22 +1492,22 @@ def test_statistics_are_right_at_every_point(start: Start, kind: type[MemorySink
     buffer = BufferSettings(max_bytes=7 * size, workers=1, timeout=20)
     rig = start({"t": (10, 2), **YX}, kind=kind, faults=Faults(gate=gate), buffer=buffer)
     stats = rig.engine.stats()
-    assert dataclasses.astuple(stats) == (0, 0, 0, 0, 0, 0, 0, 6 * size, 0.0, 1)
+    assert dataclasses.astuple(stats) == (0, 0, 0, 0, 0, 0, 0, 6 * size, 0.0, 1, 0)
     with pytest.raises(dataclasses.FrozenInstanceError):
         stats.frames_appended = 1  # type: ignore[misc]
     rig.append_numbered(1)
-    assert dataclasses.astuple(rig.engine.stats()) == (1, 0, 0, size, 0, 2 * size, 2 * size, 6 * size, 0.0, 1)
+    assert dataclasses.astuple(rig.engine.stats()) == (1, 0, 0, size, 0, 2 * size, 2 * size, 6 * size, 0.0, 1, 0)
     rig.append_numbered(2)
-    assert dataclasses.astuple(rig.engine.stats()) == (3, 0, 0, 3 * size, 0, 4 * size, 4 * size, 6 * size, 0.0, 1)
+    assert dataclasses.astuple(rig.engine.stats()) == (3, 0, 0, 3 * size, 0, 4 * size, 4 * size, 6 * size, 0.0, 1, 0)
     rig.engine.skip(3)
-    assert dataclasses.astuple(rig.engine.stats()) == (3, 0, 3, 3 * size, 0, 4 * size, 4 * size, 6 * size, 0.0, 1)
+    assert dataclasses.astuple(rig.engine.stats()) == (3, 0, 3, 3 * size, 0, 4 * size, 4 * size, 6 * size, 0.0, 1, 0)
     gate.set()
     rig.engine.flush()
-    assert dataclasses.astuple(rig.engine.stats()) == (3, 3, 3, 3 * size, 3 * size, 0, 4 * size, 6 * size, 0.0, 1)
+    assert dataclasses.astuple(rig.engine.stats()) == (3, 3, 3, 3 * size, 3 * size, 0, 4 * size, 6 * size, 0.0, 1, 0)
     rig.append_numbered(1)
     rig.close()
-    assert dataclasses.astuple(rig.engine.stats()) == (4, 4, 3, 4 * size, 4 * size, 0, 4 * size, 6 * size, 0.0, 1)
-    assert dataclasses.astuple(stats) == (0, 0, 0, 0, 0, 0, 0, 6 * size, 0.0, 1), "an old record has changed"
+    assert dataclasses.astuple(rig.engine.stats()) == (4, 4, 3, 4 * size, 4 * size, 0, 4 * size, 6 * size, 0.0, 1, 0)
+    assert dataclasses.astuple(stats) == (0, 0, 0, 0, 0, 0, 0, 6 * size, 0.0, 1, 0), "an old record has changed"
 
 
 @UNORDERED

@@ -82,6 +82,7 @@ def names_of(dimensions: tuple[Dimension, ...]) -> str:
                 "overwrite": False,
                 "format": OmeZarrFormat(),
                 "buffer": BufferSettings(),
+                "durability": "process",
             },
         ),
         (

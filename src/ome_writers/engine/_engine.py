@@ -39,8 +39,6 @@ class StreamStats:
 
     Attributes
     ----------
-    first_frame : int
-        Number of the first frame of this stream: 0, unless it resumes a dataset. All that follows counts from there.
     frames_appended, frames_written, frames_skipped : int
         Frames taken, frames handed to storage, and frames left out.
     bytes_in, bytes_out : int
@@ -53,9 +51,10 @@ class StreamStats:
         How long ``append`` has waited for memory in all.
     workers : int
         Threads that write.
+    first_frame : int
+        Number of the first frame of this stream: 0, unless it resumes a dataset. Everything else counts from there.
     """
 
-    first_frame: int
     frames_appended: int
     frames_written: int
     frames_skipped: int
@@ -66,6 +65,7 @@ class StreamStats:
     buffer_bytes: int
     stalled_seconds: float
     workers: int
+    first_frame: int
 
 
 @dataclass(slots=True)
@@ -278,7 +278,6 @@ class Engine:
         frame_bytes, buffer_bytes = self._geometry.frame_bytes, self._pool.buffer_bytes
         written, appended = self._written, self.appended
         return StreamStats(
-            first_frame=self._first_frame,
             frames_appended=appended,
             frames_written=written,
             frames_skipped=self._skipped,
@@ -289,6 +288,7 @@ class Engine:
             buffer_bytes=self._pool.limit * buffer_bytes,
             stalled_seconds=self._pool.stalled_seconds,
             workers=self._workers.count,
+            first_frame=self._first_frame,
         )
 
     def _check_room(self, frames: int) -> None:
