@@ -35,7 +35,10 @@ OF_VERSION_3 = {
     "PositionDimension", "StandardAxis", "__version__", "create_stream", "dims_from_standard_axes", "dims_from_useq",
     "useq_to_acquisition_settings",
 }  # fmt: skip
-NEW = {"BufferSettings", "Chunking", "Codec", "OMEWritersError", "RecoveryReport", "StreamStats", "recover"}
+NEW = {
+    "BufferSettings", "Chunking", "Codec", "OMEWritersError", "RecoveryReport", "StreamStats", "VerificationReport",
+    "recover", "verify",
+}  # fmt: skip
 TO_COME = {"CoordUpdate", "OmeTiffFormat", "ScratchFormat"}
 FRAMES = np.random.default_rng(0).integers(1, 1 << 16, (12, 8, 10), np.uint16)
 

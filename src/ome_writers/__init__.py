@@ -7,6 +7,7 @@ Declare an acquisition with :class:`AcquisitionSettings`, open it with :func:`cr
 from ._documents import __version__
 from ._recovery import RecoveryReport, recover
 from ._stream import OMEStream, create_stream
+from ._verify import VerificationReport, verify
 from .engine import StreamStats
 from .errors import OMEWritersError
 from .integrations.useq import dims_from_useq, useq_to_acquisition_settings
@@ -41,10 +42,12 @@ __all__ = [
     "RecoveryReport",
     "StandardAxis",
     "StreamStats",
+    "VerificationReport",
     "__version__",
     "create_stream",
     "dims_from_standard_axes",
     "dims_from_useq",
     "recover",
     "useq_to_acquisition_settings",
+    "verify",
 ]

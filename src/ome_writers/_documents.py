@@ -97,7 +97,7 @@ class Completeness:
                 closed=bool(said["closed"]),
                 recovered=bool(said["recovered"]),
             )
-        except (KeyError, TypeError, ValueError, OSError):
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OSError):  # any JSON may stand there
             return None
 
     def write(self, folder: DatasetFolder) -> None:
@@ -168,7 +168,7 @@ class Begun:
                 f"{folder.root} holds no {SETTINGS_FILE}: it is no dataset that a stream of ome-writers 0.4 or later "
                 "has begun. Give the path of the dataset's folder."
             ) from error
-        except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, ValidationError) as error:
             raise NotRecoverableError(f"{path} can't be read: {error}") from error
 
     def write(self, folder: DatasetFolder) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from ._documents import (
     Completeness,
     check_same_data,
     extents_on_disk,
+    ours_of,
     plan_dataset,
     write_frame_metadata,
     write_ome_xml,
@@ -44,6 +46,9 @@ if TYPE_CHECKING:
 
 _AT_ONCE: Final = 1 << 20  # frames
 _MOST_NAMED: Final = 10
+_PARTIAL: Final = re.compile(
+    r"\.(zarr\.json|METADATA\.ome\.xml|settings\.json|frames\.(jsonl|txt))\.[0-9a-f]+\.partial"
+)
 
 Fates = npt.NDArray[np.uint8]
 
@@ -179,7 +184,7 @@ def recover(path: str | Path) -> RecoveryReport:
 
 
 def _completed(folder: DatasetFolder, begun: Begun) -> RecoveryReport:
-    from .backends._salvage import ChunkCensus, Salvage, unfinished  # noqa: PLC0415  loads the codecs
+    from .backends._salvage import ChunkCensus, Salvage, unfinished
 
     plan = plan_dataset(begun.settings, folder.root, always_sharded=begun.always_sharded)
     state = Completeness.read(folder)
@@ -194,13 +199,37 @@ def _completed(folder: DatasetFolder, begun: Begun) -> RecoveryReport:
     documents.finish(router, len(fates))
     records = RecordLog(folder.root / RECORDS_FILE, [image.path for image in plan.layout.images])
     records.take_over(len(fates))
+    _forget_frame_metadata(folder, plan, records)
     write_frame_metadata(folder, plan.layout, records)
     write_ome_xml(folder, begun.settings, plan.layout, records, documents.shape)
     skipped = int((fates == SKIPPED).sum())
     state = Completeness(router.total, len(fates), written, skipped, tuple(ranges_of(lost)), recovered=True)
+    salvage.removed += _remove_partial_documents(folder, plan)
     state.write(folder)
     census.clear()
     return _report(folder, state, salvage, needed=True)
+
+
+def _forget_frame_metadata(folder: DatasetFolder, plan: WritePlan, records: RecordLog) -> None:
+    """Take the metadata of frames out of the groups of images that have no records any more."""
+    for number in set(range(len(plan.layout.images))).difference(records.arrays()):
+        path = plan.layout.images[number].path or "."
+        attributes = folder.attributes(path)
+        ours = ours_of(attributes)
+        if left := ours.keys() & {"frame_metadata", "frame_metadata_file"}:
+            kept = {name: value for name, value in ours.items() if name not in left}
+            folder.set_attributes(path, {**attributes, "ome_writers": kept})
+
+
+def _remove_partial_documents(folder: DatasetFolder, plan: WritePlan) -> int:
+    """Remove documents that were being written when the writer died; return how many."""
+    arrays = [Path(image.array_path) for image in plan.layout.images]
+    groups = {*arrays, *(parent for path in arrays for parent in path.parents), Path("OME"), Path("ome_writers")}
+    found = (file for path in groups for file in (folder.root / path).glob(".*.partial"))
+    files = [file for file in found if _PARTIAL.fullmatch(file.name)]
+    for file in files:
+        file.unlink(missing_ok=True)
+    return len(files)
 
 
 def _report(folder: DatasetFolder, state: Completeness, salvage: Salvage, *, needed: bool) -> RecoveryReport:
@@ -317,5 +346,8 @@ def continuation(folder: DatasetFolder, settings: AcquisitionSettings, *, whole_
     if len(fates) < first:
         raise NotRecoverableError(f"{folder.root} does not say what became of its frames")
     write_fates(folder.root / FATES_FILE, fates[:first])
+    records = RecordLog(folder.root / RECORDS_FILE, [image.path for image in plan.layout.images])
+    records.take_over(first)
+    _forget_frame_metadata(folder, plan, records)
     plan = plan_dataset(settings, folder.root, always_sharded=begun.always_sharded, first_frame=first)
     return Continuation(plan, fates[:first], extents_on_disk(folder, plan))

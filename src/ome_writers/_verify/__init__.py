@@ -8,13 +8,9 @@ from pathlib import Path
 from ome_writers._dataset import DatasetFolder
 from ome_writers._documents import SETTINGS_FILE, Begun, Completeness
 from ome_writers._layout import Layout, plan_layout
-from ome_writers.backends._shards import WRITING_FOLDER
 from ome_writers.errors import NotRecoverableError, SettingsError
 
-from ._chunks import ProgressCallback, StoredArray, check_chunks
-from ._frames import array_paths, check_frames
-from ._hierarchy import check_ome, read_hierarchy
-from ._report import ArrayReport, CorruptChunk, FrameReport, Frames, VerificationReport
+from ._report import ArrayReport, CorruptChunk, FrameReport, Frames, ProgressCallback, VerificationReport
 
 __all__ = ["ArrayReport", "CorruptChunk", "FrameReport", "Frames", "ProgressCallback", "VerificationReport", "verify"]
 
@@ -53,6 +49,12 @@ def verify(
     """
     if workers is not None and workers < 1:
         raise SettingsError(f"workers is {workers}; it must be 1 or more, or None for as many as there are processors")
+    from ome_writers.backends._shards import WRITING_FOLDER
+
+    from ._chunks import StoredArray, check_chunks
+    from ._frames import array_paths, check_frames
+    from ._hierarchy import check_ome, read_hierarchy
+
     root = Path(path)
     found = read_hierarchy(root)
     check_ome(found)

@@ -6,7 +6,7 @@ import math
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -26,12 +26,9 @@ from ome_writers.backends._decoding import (
 )
 
 from ._hierarchy import DOCUMENT
-from ._report import MAX_LISTED, ArrayReport, CorruptChunk
+from ._report import MAX_LISTED, ArrayReport, CorruptChunk, ProgressCallback
 
 Integers = npt.NDArray[np.int64]
-ProgressCallback = Callable[[int, int], object]
-"""Is told how many bytes were read, of how many."""
-
 _PART_CHUNKS: Final = 64
 """Chunks of a shard that a thread takes at once, at most."""
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
+
+ProgressCallback: TypeAlias = Callable[[int, int], object]
+"""Is told how many bytes were read, of how many."""
 
 MAX_LISTED: Final = 100
 """The most places in an array that are listed by name; all are counted."""

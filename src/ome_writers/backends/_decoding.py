@@ -1,23 +1,30 @@
 """Reading the chunks of a Zarr v3 array without a Zarr library, and without trust in what is read.
 
-Sources of the formats: the Zarr v3 core specification and its codecs "bytes", "transpose", "blosc", "gzip", "zstd",
-"crc32c" and "sharding_indexed", the header of c-blosc 1 (README_CHUNK_FORMAT), and RFC 8878 (zstd frames).
+Sources of the formats: the Zarr v3 core specification, and its codecs "bytes", "transpose" and "sharding_indexed".
 """
 
 from __future__ import annotations
 
 import math
 import os
-import struct
-import zlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, BinaryIO, Final, Literal, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, BinaryIO, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
-from numcodecs import blosc, zstd
 
-from ._encoding import crc32c
+from ._decompression import BYTE_CODECS, CHECKSUM_BYTES, ByteCodec, CorruptChunkError, Data, without_checksum
+
+__all__ = [
+    "DTYPES",
+    "MISSING",
+    "ChunkDecoder",
+    "CorruptChunkError",
+    "StoredGrid",
+    "UncheckedCodecError",
+    "chunk_path",
+    "read_index",
+]
 
 MISSING: Final = (1 << 64) - 1
 """Offset and length, in the index of a shard, of a chunk that is not there."""
@@ -30,18 +37,8 @@ DTYPES: Final = frozenset(
 )
 """Data types whose chunks can be decoded."""
 
-_CHECKSUM_BYTES: Final = 4
 _MAX_CHUNK_BYTES: Final = 1 << 48
 _ENDIANS: Final[Mapping[str, Literal["<", ">"]]] = {"little": "<", "big": ">"}
-_ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
-
-Data: TypeAlias = bytes | memoryview
-ByteCodec: TypeAlias = Callable[[Data, range], Data]
-"""Takes encoded bytes, and how many bytes they may decode to."""
-
-
-class CorruptChunkError(ValueError):
-    """The bytes of a chunk, or of the index of a shard, are not what the array's document says they are."""
 
 
 class UncheckedCodecError(NotImplementedError):
@@ -106,7 +103,7 @@ class StoredGrid:
     @property
     def index_bytes(self) -> int:
         """Bytes of the index of a shard, with its checksum."""
-        return 16 * self.slots + (_CHECKSUM_BYTES if self._index_checksum else 0)
+        return 16 * self.slots + (CHECKSUM_BYTES if self._index_checksum else 0)
 
     def _read_sharding(self, sharding: Mapping[str, Any]) -> None:
         self.chunk_shape = _lengths(sharding.get("chunk_shape"), "chunk_shape of a shard", 1, len(self.shape))
@@ -132,7 +129,7 @@ class StoredGrid:
             If the checksum is not that of the index.
         """
         if self._index_checksum:
-            data = _without_checksum(data, "the shard's index")
+            data = without_checksum(data, "the shard's index")
         return np.frombuffer(data, self._index_dtype).astype(np.uint64).reshape(self.slots, 2)
 
 
@@ -178,9 +175,9 @@ class ChunkDecoder(StoredGrid):
         self._steps: list[tuple[ByteCodec, range]] = []  # in the order of encoding
         least = most = self._nbytes
         for name in byte_codecs:
-            self._steps.append((_BYTE_CODECS[name], range(least, most + 1)))
+            self._steps.append((BYTE_CODECS[name], range(least, most + 1)))
             if name == "crc32c":
-                least, most = least + _CHECKSUM_BYTES, most + _CHECKSUM_BYTES
+                least, most = least + CHECKSUM_BYTES, most + CHECKSUM_BYTES
             else:
                 least, most = 0, most + most // 64 + 4096  # more than any compressor adds to what it can't compress
         self.max_bytes = most
@@ -191,7 +188,7 @@ class ChunkDecoder(StoredGrid):
         codecs = list(self._codecs)
         while codecs and codecs[0][0] == "transpose":
             orders.append(_order(codecs.pop(0)[1].get("order"), len(self.chunk_shape)))
-        if unknown := [name for name, _ in codecs if name != "bytes" and name not in _BYTE_CODECS]:
+        if unknown := [name for name, _ in codecs if name != "bytes" and name not in BYTE_CODECS]:
             raise UncheckedCodecError(f"codec {unknown[0]!r} is not known" + " inside of a shard" * self.sharded)
         if not codecs or codecs[0][0] != "bytes" or any(name == "bytes" for name, _ in codecs[1:]):
             names = [name for name, _ in self._codecs]
@@ -292,119 +289,6 @@ def read_index(file: BinaryIO, grid: StoredGrid) -> npt.NDArray[np.uint64]:
             f"of the file's chunks ({first} to {end})"
         )
     return index
-
-
-# ---- codecs of bytes ---------------------------------------------------------------------------------------------
-
-
-def _from_crc32c(data: Data, _allowed: range) -> bytes:
-    return _without_checksum(data, "the chunk")
-
-
-def _without_checksum(data: Data, what: str) -> bytes:
-    if len(data) < _CHECKSUM_BYTES:
-        raise CorruptChunkError(f"{what} of {len(data)} bytes is too short for a checksum")
-    content, stored = bytes(data[:-_CHECKSUM_BYTES]), int.from_bytes(data[-_CHECKSUM_BYTES:], "little")
-    if (found := crc32c(content)) != stored:
-        raise CorruptChunkError(f"{what} has another checksum ({found:08x}) than is stored with it ({stored:08x})")
-    return content
-
-
-def _from_blosc(data: Data, allowed: range) -> bytes:
-    """Decompress blosc, when its header and its table of blocks agree with the length of the data and the result."""
-    if len(data) < 16:
-        raise CorruptChunkError(f"{len(data)} bytes, which is too short for blosc")
-    version, _, flags, typesize, nbytes, blocksize, compressed = struct.unpack_from("<4B3I", data)
-    if version not in (1, 2) or typesize == 0 or flags & 0x08:
-        raise CorruptChunkError("the header of blosc is damaged")
-    if compressed != len(data):
-        raise CorruptChunkError(f"blosc says that it has {compressed} bytes, but there are {len(data)}")
-    _check_length(nbytes, allowed)
-    if flags & 0x02:  # stored as it is
-        if compressed != nbytes + 16:
-            raise CorruptChunkError("the header of blosc is damaged")
-    elif nbytes:
-        if not 0 < blocksize <= nbytes:
-            raise CorruptChunkError("the header of blosc is damaged")
-        blocks = -(-nbytes // blocksize)
-        table_end = 16 + 4 * blocks
-        if table_end > compressed:
-            raise CorruptChunkError("the blocks of blosc are damaged")
-        starts = np.frombuffer(data, "<u4", blocks, 16)
-        if starts.min() < table_end or starts.max() > compressed - 4:
-            raise CorruptChunkError("the blocks of blosc are damaged")
-    try:
-        decoded: bytes = blosc.decompress(data)
-    except (RuntimeError, ValueError) as error:
-        raise CorruptChunkError(f"blosc can't decompress it: {error}") from error
-    return decoded
-
-
-def _from_zstd(data: Data, allowed: range) -> memoryview:
-    """Decompress a frame of zstd, into a buffer of the length that there should be where that is known."""
-    content_size = _zstd_content_size(data)
-    if content_size is not None:
-        _check_length(content_size, allowed)
-    target = np.empty(allowed[0], np.uint8) if len(allowed) == 1 else None
-    try:
-        decoded = zstd.decompress(data, target)
-    except (RuntimeError, ValueError) as error:
-        raise CorruptChunkError(f"zstd can't decompress it: {error}") from error
-    return memoryview(decoded)
-
-
-def _zstd_content_size(data: Data) -> int | None:
-    """Return the bytes that a zstd frame says that it decompresses to; None if it does not say (RFC 8878, 3.1.1.1)."""
-    if data[:4] != _ZSTD_MAGIC or len(data) < 9:
-        raise CorruptChunkError("it is not a frame of zstd")
-    descriptor = data[4]
-    single_segment = bool(descriptor & 0x20)
-    nbytes = (1 if single_segment else 0, 2, 4, 8)[descriptor >> 6]
-    begin = 5 + (not single_segment) + (0, 1, 2, 4)[descriptor & 3]
-    field = data[begin : begin + nbytes]
-    if len(field) != nbytes:
-        raise CorruptChunkError("the header of zstd is cut off")
-    if nbytes == 0:
-        return None
-    return int.from_bytes(field, "little") + (256 if nbytes == 2 else 0)
-
-
-def _from_gzip(data: Data, allowed: range) -> bytes:
-    """Decompress the members of a gzip file, which check themselves."""
-    decoded, most = b"", allowed[-1]
-    while True:
-        member = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-        rest: Data = data
-        try:
-            while not member.eof:
-                piece = member.decompress(rest, most + 1 - len(decoded))
-                decoded += piece
-                rest = member.unconsumed_tail
-                if len(decoded) > most:
-                    raise CorruptChunkError(f"gzip decompresses to more than {most} bytes")
-                if not piece and not rest:
-                    break
-        except zlib.error as error:
-            raise CorruptChunkError(f"gzip can't decompress it: {error}") from error
-        if not member.eof:
-            raise CorruptChunkError("gzip can't decompress it: it is cut off")
-        data = member.unused_data.lstrip(b"\0")  # zeros may follow a member
-        if not data:
-            return decoded
-
-
-def _check_length(nbytes: int, allowed: range) -> None:
-    if nbytes not in allowed:
-        wanted = f"{allowed[0]}" if len(allowed) == 1 else f"at most {allowed[-1]}"
-        raise CorruptChunkError(f"it says that it decompresses to {nbytes} bytes, where there should be {wanted}")
-
-
-_BYTE_CODECS: Final[Mapping[str, ByteCodec]] = {
-    "blosc": _from_blosc,
-    "crc32c": _from_crc32c,
-    "gzip": _from_gzip,
-    "zstd": _from_zstd,
-}
 
 
 # ---- the document ------------------------------------------------------------------------------------------------

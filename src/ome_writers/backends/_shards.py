@@ -129,13 +129,17 @@ class Shard:
         """Take over the chunks of a shard that is complete."""
         tail, own = self._index.nbytes + 4, self._at_end()
         with file.open("rb") as source:
-            self._size = left = source.seek(-tail, os.SEEK_END)
-            self._index[...] = np.frombuffer(source.read(tail - 4), "<u8").reshape(self._index.shape)
+            size = left = source.seek(-tail, os.SEEK_END)
+            index, checksum = source.read(tail - 4), source.read(4)
+            if crc32c(index) != int.from_bytes(checksum, "little"):
+                raise OSError(f"{file} is damaged: the checksum of its index is wrong")
             source.seek(0)
             while left:
                 piece = source.read(min(left, 1 << 24))
                 write_all(own, piece)
                 left -= len(piece)
+        self._index[...] = np.frombuffer(index, "<u8").reshape(self._index.shape)
+        self._size, self._dirty = size, True
 
     @property
     def needs_sync(self) -> bool:

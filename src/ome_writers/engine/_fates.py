@@ -25,9 +25,13 @@ FATES_FILE: Final = "ome_writers/frames.txt"
 APPENDED: Final = ord("a")
 SKIPPED: Final = ord("s")
 
+_SLOW_SECONDS: Final = 1e-4
+_SLOW_CALLS: Final = 8
+"""So many calls in a row that take longer than this mean a slow file system; one or two, only a busy processor."""
+
 _SHARE: Final = 9
-"""After a call to the system, none follows for so many times as long as it took: a slow file system delays what is
-noted, not the frames. On a local one it takes less than a microsecond, so that every frame is noted at once."""
+"""After a call to a slow file system, none follows for so many times as long as it took: what is noted is delayed, not
+the frames. On a local one it takes about a microsecond, and every frame is noted before ``note`` returns."""
 
 
 class FrameFates:
@@ -45,12 +49,13 @@ class FrameFates:
         self._path = path
         self._waiting = bytearray()
         self._written = written
+        self._slow = 0  # calls in a row that took long
         self._next = 0.0  # when note may write again
         self._file: FileIO | None = None
         self._lock = threading.Lock()  # of writing
 
     def note(self, fate: int, count: int = 1) -> None:
-        """Note the next frames; they are in the file at once, or a moment later where that takes long.
+        """Note the next frames; when this returns they are in the file, or a moment later where that takes long.
 
         Does not raise: what can't be written is kept, and :meth:`drain` raises when it can't be written then.
         """
@@ -58,7 +63,8 @@ class FrameFates:
             self._waiting.append(fate)
         else:
             self._waiting += bytes((fate,)) * count
-        if (start := time.perf_counter()) < self._next or not self._lock.acquire(blocking=False):
+        slow = self._slow >= _SLOW_CALLS
+        if (start := time.perf_counter()) < self._next or not self._lock.acquire(blocking=not slow):
             return
         try:
             self._write()
@@ -66,7 +72,8 @@ class FrameFates:
             pass  # storage fails: the frames themselves tell, or drain does
         finally:
             end = time.perf_counter()
-            self._next = end + _SHARE * (end - start)
+            self._slow = self._slow + 1 if end - start > _SLOW_SECONDS else 0
+            self._next = end + _SHARE * (end - start) if self._slow >= _SLOW_CALLS else 0.0
             self._lock.release()
 
     def drain(self) -> None:
@@ -84,9 +91,8 @@ class FrameFates:
     def sync(self) -> None:
         """Have the file on the medium, not only in the system's memory."""
         self.drain()
-        with self._lock:
-            if self._file is not None:
-                _files.system.sync(self._file)
+        if self._file is not None:  # closed only when all threads have ended; no lock, so that no frame waits for it
+            _files.system.sync(self._file)
 
     def close(self) -> None:
         """Write what is waiting and close the file."""

@@ -106,18 +106,18 @@ class RecordLog:
             self._waiting.append((array_number, line.encode()))
 
     def drain(self) -> None:
-        """Write all records taken so far to the file; any thread may call this.
+        """Have all records taken so far in the file, also those that another thread is writing; any thread may call it.
 
         Raises
         ------
         OSError
             If they can't be written; they are kept for the next call, and the file ends with a whole record.
         """
-        if not self._waiting:
-            return
         with self._writing:
             with self._taking:
                 waiting, self._waiting = self._waiting, []
+            if not waiting:
+                return
             try:
                 self._write(b"".join(line for _, line in waiting))
             except BaseException:
@@ -129,9 +129,8 @@ class RecordLog:
     def sync(self) -> None:
         """Have the records on the medium, not only in the system's memory."""
         self.drain()
-        with self._writing:
-            if self._file is not None:
-                _files.system.sync(self._file)
+        if self._file is not None:  # closed only when all threads have ended; no lock, so that no frame waits for it
+            _files.system.sync(self._file)
 
     def close(self) -> None:
         """Write what is waiting and close the file."""

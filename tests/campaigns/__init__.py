@@ -1,0 +1,1 @@
+"""Long campaigns of faults; the test suite runs a sample of each."""
