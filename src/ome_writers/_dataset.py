@@ -153,7 +153,7 @@ class DatasetFolder:
         """Tell whether the document of a node is this one."""
         try:
             return self.document(path) == document
-        except (OSError, ValueError):
+        except (OSError, ValueError, UnknownGroupError):
             return False
 
     def write_text(self, path: str, text: str) -> None:

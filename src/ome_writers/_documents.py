@@ -270,20 +270,30 @@ class ArrayDocuments:
         """
         axis = self._plan.geometry.unbounded_axis
         wanted = [0 if axis is None else router.extent(array, frames) for array in range(len(self._extents))]
-        errors = []
+        errors: dict[int, OSError] = {}
         for array, extent in enumerate(wanted):
             try:
                 self._write(array, extent)
             except OSError as error:
-                errors.append(error)
+                errors[array] = error
         if axis is not None:
             self.shape = (*self.shape[:axis], max(wanted), *self.shape[axis + 1 :])
-        if errors and axis is None:
-            raise errors[0]
-        if errors and axis is not None:
-            places = ((number, *router.locate(number)) for number in range(frames))
-            lost = [number for number, array, index in places if index[axis] >= self._extents[array]]
-            raise FramesLostError(f"the shape of an array can't be written to its zarr.json: {errors[0]}", lost)
+        if not errors:
+            return
+        # what lies beyond the extent that stands on disk can't be read; without a document nothing can
+        readable = {array: 0 if axis is None else self._extents[array] for array in errors}
+        readable |= {array: 0 for array in errors if not self._stands(array)}
+        lost: list[int] = []
+        for number in range(frames):
+            array, index = router.locate(number)
+            if array in errors and (axis is None or index[axis] >= readable[array]):
+                lost.append(number)
+        first = next(iter(errors.values()))
+        raise FramesLostError(f"the shape of an array can't be written to its zarr.json: {first}", lost) from first
+
+    def _stands(self, array: int) -> bool:
+        """Tell whether the document of an array is there."""
+        return (self._folder.root / self._plan.layout.images[array].array_path / "zarr.json").is_file()
 
     def _write(self, array: int, extent: int) -> None:
         shape = [extent if n is None else n for n in self._plan.geometry.shape]

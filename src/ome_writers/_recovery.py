@@ -38,6 +38,8 @@ from .engine import (
     read_fates,
     write_fates,
 )
+from .engine._assembly import end_of_begun_layers
+from .engine._fates import PENDING
 from .errors import NotRecoverableError, OMEWritersError, WriteError
 from .settings import AcquisitionSettings
 
@@ -195,6 +197,10 @@ def _completed(folder: DatasetFolder, begun: Begun) -> RecoveryReport:
     fates = _fates_of(folder, plan, router, census)
     lost, written = _lost_and_written(router, census, fates)
     salvage = census.complete(cut=begun.backend == "direct")
+    if begun.backend == "direct" and (pending := np.flatnonzero(fates == PENDING)).size:
+        arrays, indices = router.locate_many(pending)
+        there = census.holds(arrays, indices)
+        census.blank(arrays[there], indices[:, there])
     documents = ArrayDocuments(folder, plan, extents_on_disk(folder, plan))
     documents.finish(router, len(fates))
     records = RecordLog(folder.root / RECORDS_FILE, [image.path for image in plan.layout.images])
@@ -263,7 +269,8 @@ def _lost_and_written(router: Router, census: ChunkCensus, fates: Fates) -> tupl
     written = 0
     for numbers in _in_parts(len(fates)):
         there = census.holds(*router.locate_many(numbers))
-        appended = fates[numbers] == APPENDED
+        appended = fates[numbers] != SKIPPED
+        there &= fates[numbers] != PENDING
         lost.append(numbers[appended & ~there])
         written += int((appended & there).sum())
     return np.concatenate(lost), written
@@ -289,11 +296,14 @@ class Continuation:
         What became of the frames before.
     extents : list of int, optional
         Extent of each array along the unbounded axis, as it stands on disk.
+    rewritten : int
+        Frames before this number go to chunks that may stand on disk.
     """
 
     plan: WritePlan
     fates: Fates
     extents: list[int] | None
+    rewritten: int
 
     @property
     def appended(self) -> int:
@@ -350,4 +360,5 @@ def continuation(folder: DatasetFolder, settings: AcquisitionSettings, *, whole_
     records.take_over(first)
     _forget_frame_metadata(folder, plan, records)
     plan = plan_dataset(settings, folder.root, always_sharded=begun.always_sharded, first_frame=first)
-    return Continuation(plan, fates[:first], extents_on_disk(folder, plan))
+    rewritten = end_of_begun_layers(plan.geometry, Router(plan.layout.axes), report.frames_taken)
+    return Continuation(plan, fates[:first], extents_on_disk(folder, plan), rewritten)

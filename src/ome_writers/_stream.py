@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import atexit
 import concurrent.futures.thread  # noqa: F401  see _close_abandoned_streams
+import os
 import threading
 import warnings
 import weakref
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, cast
@@ -45,7 +46,7 @@ from .engine import (
     plan_memory,
 )
 from .errors import (
-    DestinationExistsError,
+    DatasetInUseError,
     MetadataError,
     OMEWritersError,
     UnknownGroupError,
@@ -290,6 +291,8 @@ class OMEStream:
             If a path is no group of this dataset (also a KeyError).
         MetadataError
             If attributes can't be written as JSON (also a ValueError). Nothing is changed after either error.
+        WriteError
+            If a document can't be replaced (also an OSError); it is as it was.
         """
         for path, attributes in metadata.items():
             if path not in self._groups:
@@ -300,8 +303,9 @@ class OMEStream:
                 raise MetadataError(f"the attributes of group {path!r} must be a mapping, not {attributes!r:.100}")
             _check_json(attributes, f"the attributes of group {path!r}")
         for path, attributes in metadata.items():
-            before = self._folder.attributes(path)
-            self._folder.set_attributes(path, with_completeness_of(before, attributes))
+            with _as_write_error(path):
+                before = self._folder.attributes(path)
+                self._folder.set_attributes(path, with_completeness_of(before, attributes))
 
     def set_global_metadata(self, namespace: str, metadata: Mapping[str, Any]) -> None:
         """Set one attribute of the root group; allowed at any time, also after :meth:`close`.
@@ -317,6 +321,8 @@ class OMEStream:
         ------
         MetadataError
             If the name is empty or reserved, or the value can't be written as JSON (also a ValueError).
+        WriteError
+            If the document can't be replaced (also an OSError); it is as it was.
         """
         if not isinstance(namespace, str) or not namespace.strip() or namespace in reserved_namespaces:
             raise MetadataError(
@@ -326,7 +332,8 @@ class OMEStream:
         if not isinstance(metadata, Mapping):
             raise MetadataError(f"the metadata must be a mapping, not {type(metadata).__name__}")
         _check_json(metadata, f"the metadata of namespace {namespace!r}")
-        self._folder.set_attributes(".", {**self._folder.attributes("."), namespace: dict(metadata)})
+        with _as_write_error("."):
+            self._folder.set_attributes(".", {**self._folder.attributes("."), namespace: dict(metadata)})
 
     def _image_groups(self) -> list[str]:
         return [image.path or "." for image in self._layout.images]
@@ -339,18 +346,14 @@ class OMEStream:
         self._fates.sync()
         self._sink.sync()
 
-    def _mark_open(self) -> None:
-        """Say in the dataset that it is being written again."""
-        self._completeness((), closed=False).write(self._folder)
-
     def _write_completeness(self) -> None:
         """Say in the dataset what it holds; last of all, so that it says so only if the rest stands."""
         lost = self._engine.lost
         closed = not self._engine.failed
         state = self._completeness(lost, closed=closed)
-        if closed and not state.frames_skipped:
-            (self._folder.root / FATES_FILE).unlink(missing_ok=True)  # what was skipped has to be told
         state.write(self._folder)
+        if closed and not state.frames_skipped:  # which were skipped has to be told
+            (self._folder.root / FATES_FILE).unlink(missing_ok=True)
 
     def _completeness(self, lost: tuple[range, ...], *, closed: bool) -> Completeness:
         stats = self._engine.stats()
@@ -410,7 +413,7 @@ def create_stream(settings: AcquisitionSettings, *, resume: bool = False) -> OME
     sink_class.check(plan)
     plan_memory(sink_class, plan, settings.buffer)
     if any(stream.path == folder.root and not stream.closed for stream in list(_open_streams)):
-        raise DestinationExistsError(f"{folder.root} is being written by another stream; close that one first")
+        raise DatasetInUseError(f"{folder.root} is being written by another stream of this process; close that first")
     if resume and folder.root.exists():
         return _resumed(settings, folder, sink_class)
     folder.check(overwrite=settings.overwrite)
@@ -446,19 +449,33 @@ def _resumed(settings: AcquisitionSettings, folder: DatasetFolder, sink_class: t
             f"backend {sink_class.capabilities.name!r} can't go on with arrays that were begun before. Resume with "
             "backend 'direct', which writes the same arrays."
         )
-    lock = DatasetLock(folder.root)
+    lock = None
     try:
+        lock = DatasetLock(folder.root)
         earlier = continuation(folder, settings, whole_blocks=issubclass(sink_class, BlockSink))
         sink_class.check(earlier.plan)
         groups = frozenset(hierarchy(settings, earlier.plan.layout, version=__version__))
+        total = Router(earlier.plan.layout.axes).total
+        Completeness(total, earlier.plan.first_frame, earlier.appended, earlier.skipped).write(folder)  # not closed
         stream = OMEStream(settings, folder, groups, earlier.plan, sink_class, lock, earlier)
-        stream._mark_open()  # noqa: SLF001
     except BaseException as error:
-        lock.release()
+        if lock is not None:
+            lock.release()
         if isinstance(error, OSError) and not isinstance(error, OMEWritersError):
             raise WriteError(f"{folder.root} can't be resumed: {error}") from error
         raise
     return stream
+
+
+@contextmanager
+def _as_write_error(path: str) -> Iterator[None]:
+    """Raise an error of the file system as one of this package."""
+    try:
+        yield
+    except OMEWritersError:
+        raise
+    except OSError as error:
+        raise WriteError(f"the attributes of group {path!r} can't be written: {error}") from error
 
 
 def _absolute(path: str) -> Path:
@@ -501,6 +518,13 @@ def _close_abandoned_streams() -> None:
     _close_all([stream for stream in _open_streams if stream._caller not in {None, *running}])  # noqa: SLF001
 
 
+def _disown_all() -> None:
+    """Leave all streams to the parent: called in a forked child, which has their objects but none of their threads."""
+    for stream in list(_open_streams):
+        stream._engine.disown()  # noqa: SLF001
+    _open_streams.clear()
+
+
 def _close_all(streams: list[OMEStream]) -> None:
     with ExitStack() as every_one:
         for stream in streams:
@@ -510,3 +534,5 @@ def _close_all(streams: list[OMEStream]) -> None:
 # Functions registered here are called last in, first out: this one before that of concurrent.futures, imported above.
 # Python has had it since 3.9 for such uses, without documenting it; without it, streams are closed later.
 getattr(threading, "_register_atexit", atexit.register)(_close_abandoned_streams)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_disown_all)

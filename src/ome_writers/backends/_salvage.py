@@ -8,19 +8,20 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from operator import floordiv
+from operator import floordiv, mod
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from ome_writers.abc import WritePlan
+from ome_writers.abc import Block, WritePlan
 
 from ._decoding import MISSING, ChunkDecoder, CorruptChunkError, read_index
-from ._encoding import crc32c
+from ._earlier import read_layer
+from ._encoding import crc32c, encoder
 from ._journal import JOURNAL_FILE, Entry, read_journal
-from ._shards import WRITING_FOLDER, Shard
+from ._shards import WRITING_FOLDER, Shard, write_file
 
 _LEFT_BEHIND: Final = re.compile(r"\d+(\.__lock|\.[0-9a-f]+\.partial)")
 """What libraries leave beside a chunk when they are killed while they write it."""
@@ -132,6 +133,31 @@ class ChunkCensus:
             self.salvage.removed += 1
         return self.salvage
 
+    def blank(self, arrays: Integers, indices: Integers) -> None:
+        """Set frames in layers that are whole to 0, when all shards are complete; can be interrupted and done again.
+
+        Parameters
+        ----------
+        arrays, indices : ndarray of int
+            As for :meth:`holds`.
+        """
+        places: dict[tuple[int, Cell], list[tuple[Any, ...]]] = {}
+        for array, *index in zip(arrays.tolist(), *indices.tolist(), strict=True):
+            cell = tuple(map(floordiv, index, self._chunks))
+            place = (slice(None), slice(None), *map(mod, index, self._chunks))
+            places.setdefault((array, cell), []).append(place)
+        for (array, cell), of_layer in places.items():
+            folder = self._plan.array_path(array) / "c"
+            try:
+                layer = read_layer(folder, self._plan.array_document, cell, self._plane)
+            except OSError:  # of a chunk that can't be decoded, nothing is read by anybody
+                continue
+            frames = [layer[place] for place in of_layer]
+            if any(frame.any() for frame in frames):
+                for frame in frames:
+                    frame[...] = 0
+                self._rewrite_layer(array, cell, layer)
+
     def clear(self) -> None:
         """Remove the journal, when all that it speaks of is complete."""
         with suppress(FileNotFoundError, OSError):
@@ -223,6 +249,32 @@ class ChunkCensus:
         finally:
             shard.close()
         self.salvage.dropped += len(slots)
+
+    def _rewrite_layer(self, array: int, cell: Cell, layer: Block) -> None:
+        """Put other chunks in the place of those of a layer."""
+        encode = encoder(self._plan.codec)
+        self._writing.mkdir(parents=True, exist_ok=True)
+        by_shard: dict[Cell, list[tuple[int, bytes]]] = {}
+        for row, column in np.ndindex(*self._plane):
+            place = (*cell, row, column)
+            where = tuple(map(floordiv, place, self._per_shard))
+            inside = tuple(map(mod, place, self._per_shard))
+            chunk = layer[row, column].tobytes() if encode is None else encode(layer[row, column])
+            by_shard.setdefault(where, []).append((int(np.ravel_multi_index(inside, self._per_shard)), chunk))
+        for where, chunks in by_shard.items():
+            final, temporary = self._final(array, where), self._temporary(array, where)
+            if not self._decoder.sharded:
+                write_file(final, temporary, chunks[0][1])
+                continue
+            shard = Shard(final, temporary, self._decoder.slots, 0)
+            shard.open()
+            try:
+                shard.continue_from(final)
+                sizes = np.array([len(chunk) for _, chunk in chunks], np.uint64)
+                shard.append(np.array([slot for slot, _ in chunks]), sizes, [chunk for _, chunk in chunks])
+                shard.finish()
+            finally:
+                shard.close()
 
     # ---- files with a temporary name -------------------------------------------------------------------------------
 

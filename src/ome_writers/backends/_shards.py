@@ -55,7 +55,7 @@ class Shard:
         A complete shard whose chunks it holds, too; copied before the first chunk is appended.
     """
 
-    __slots__ = ("_dirty", "_index", "_size", "earlier", "expected", "file", "final", "lock", "temporary")
+    __slots__ = ("_dirty", "_index", "_size", "_unsynced", "earlier", "expected", "file", "final", "lock", "temporary")
 
     def __init__(self, final: Path, temporary: Path, slots: int, expected: int, *, earlier: Path | None = None) -> None:
         self.earlier = earlier
@@ -67,6 +67,7 @@ class Shard:
         self._index = np.full((slots, 2), _MISSING, "<u8")
         self._size = 0
         self._dirty = False  # whether it may hold bytes that are not on the medium
+        self._unsynced: OSError | None = None  # the error after which nobody knows what is on the medium
 
     @property
     def empty(self) -> bool:
@@ -147,9 +148,21 @@ class Shard:
         return self._dirty
 
     def sync(self) -> None:
-        """Have what was appended on the medium."""
+        """Have what was appended on the medium.
+
+        Raises
+        ------
+        OSError
+            If that fails, and from then on: the system tells only once that it has lost data.
+        """
+        if self._unsynced is not None:
+            raise self._unsynced
         if self._dirty and self.file is not None:
-            _files.system.sync(self.file)
+            try:
+                _files.system.sync(self.file)
+            except OSError as error:
+                self._unsynced = error
+                raise
         self._dirty = False
 
     def finish(self, *, durable: bool = False) -> None:

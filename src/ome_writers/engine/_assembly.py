@@ -91,6 +91,10 @@ class Assembly(Protocol):
         """Count the frame in a slot as acquired or skipped; return the parcels that are now ready to be written."""
         ...
 
+    def is_open(self, parcel: Parcel) -> bool:
+        """Tell whether a parcel will be given up later."""
+        ...
+
     def rest(self) -> Sequence[Parcel]:
         """Give up all parcels that are not ready."""
         ...
@@ -162,10 +166,13 @@ class _BoxAssembly:
         for number in range(frame - 1, max(-1, frame - 1 - longest), -1):
             array, index = self._router.locate(number)
             origin = tuple(i - i % e for i, e in zip(index, self._extent, strict=True))
-            last = [o + e - 1 for o, e in zip(origin, self._box_at(origin), strict=True)]
-            if self._router.number(array, last) >= frame:
+            if self.last_of(array, origin) >= frame:
                 boxes[array, origin] = None
         return list(boxes)
+
+    def last_of(self, array: int, origin: Index) -> int:
+        """Return the number of the last frame of a box."""
+        return self._router.number(array, [o + e - 1 for o, e in zip(origin, self._box_at(origin), strict=True)])
 
     def resume(self, frame: int, fates: npt.NDArray[np.uint8], acquire: Callable[[], Buffer]) -> None:
         """Go on at a frame: fill the boxes that earlier frames have begun with what stands in the dataset.
@@ -210,6 +217,10 @@ class _BoxAssembly:
             return ()
         del self._open[parcel.array, parcel.origin]
         return (parcel,)
+
+    def is_open(self, parcel: Parcel) -> bool:
+        """Tell whether a box is still gathering frames."""
+        return self._open.get((parcel.array, parcel.origin)) is parcel
 
     def rest(self) -> list[Parcel]:
         """Give up all boxes that lack frames."""
@@ -391,6 +402,22 @@ def first_to_rewrite(geometry: ArrayGeometry, router: Router, frame: int) -> int
     return frame
 
 
+def end_of_begun_layers(geometry: ArrayGeometry, router: Router, frame: int) -> int:
+    """Return the number after the last frame of all layers of chunks that frames before this one belong to.
+
+    Parameters
+    ----------
+    geometry : ArrayGeometry
+        Of every array.
+    router : Router
+        Where frames belong.
+    frame : int
+        The number after that of the last frame that was taken.
+    """
+    layers = _BoxAssembly(geometry, router, geometry.index_extent("chunk"), FrameMajor(geometry))
+    return max([frame, *(layers.last_of(array, origin) + 1 for array, origin in layers.open_boxes(frame))])
+
+
 class BatchAssembly:
     """Gathers frames that follow each other in one array, so that small ones do not cost a call each.
 
@@ -445,6 +472,10 @@ class BatchAssembly:
             self._batch = None
             ready.append(parcel)
         return ready
+
+    def is_open(self, parcel: Parcel) -> bool:
+        """Tell whether a batch is still gathering frames."""
+        return parcel is self._batch or parcel is self._next
 
     def rest(self) -> list[Parcel]:
         """Give up the batch that is not full."""

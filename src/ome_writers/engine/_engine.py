@@ -137,6 +137,7 @@ class Engine:
         self._skipped = 0
         self._closing = False
         self._closed = False
+        self._forked = False
         self._lock = threading.RLock()  # of the caller's side
         workers.when_idle = self._when_idle
         # of the workers' side
@@ -157,6 +158,11 @@ class Engine:
     def closed(self) -> bool:
         """Whether :meth:`close` has been carried out."""
         return self._closed
+
+    def disown(self) -> None:
+        """Have nothing more to do with the dataset: in a forked child, it is the parent's."""
+        self._lock = threading.RLock()  # which another thread of the parent may have held
+        self._closing = self._closed = self._forked = True
 
     @property
     def frames(self) -> int:
@@ -208,8 +214,9 @@ class Engine:
                 self._frames = number + 1
                 self._fates.note(APPENDED)
                 self._submit(self._assembly.mark(parcel, slot, stored=True))
-            except BaseException as error:  # Ctrl-C: nobody knows how far this frame got
-                self._fail(error, parcel, [number])
+            except BaseException as error:  # Ctrl-C: nobody knows how far this frame got, and maybe its parcel
+                gone = not self._assembly.is_open(parcel)
+                self._fail(error, parcel, [number, *(self._assembly.frame_numbers(parcel) if gone else ())])
                 raise
 
     def skip(self, frames: int) -> None:
@@ -227,7 +234,8 @@ class Engine:
                     self._fates.note(SKIPPED)
                     self._submit(self._assembly.mark(parcel, slot, stored=False))
                 except BaseException as error:  # as in append
-                    self._fail(error, parcel)
+                    gone = not self._assembly.is_open(parcel)
+                    self._fail(error, parcel, self._assembly.frame_numbers(parcel) if gone else ())
                     raise
 
     def flush(self) -> None:
@@ -257,6 +265,8 @@ class Engine:
             Close the sink and complete the metadata; each is tried, whether or not all could be written and whatever
             becomes of the others. One that is interrupted is called again.
         """
+        if self.closed:  # in a forked child, too
+            return
         with self._lock:
             if self._closed:
                 return
@@ -342,7 +352,7 @@ class Engine:
         if not delivery.failed:
             self._count(parcel)
         self._release(parcel)
-        self._sync_if_due()
+        self._look_after()
 
     def _carry_out_some(self) -> None:
         """Write small parcels that are ready, several together when workers are behind."""
@@ -371,7 +381,7 @@ class Engine:
                     self._count(parcel)
             for parcel in members:
                 self._release(parcel)
-        self._sync_if_due()
+        self._look_after()
 
     def _drain(self) -> None:
         """Write what is known of the frames before the frames themselves: what is on disk is known after a crash."""
@@ -384,23 +394,35 @@ class Engine:
             self._pool.release(buffer)
 
     def _count(self, parcel: Parcel) -> None:
-        """Count a parcel that is written, and announce from time to time how far the arrays have grown."""
-        axis = self._geometry.unbounded_axis
-        reach = None if axis is None else self._assembly.reach(parcel, axis)
+        """Count a parcel that is written, and how far its array reaches with it."""
         with self._state:
             self._written += int(parcel.stored.sum()) - parcel.earlier
-            if reach is None or reach <= self._extents.get(parcel.array, 0):
-                return
-            self._extents[parcel.array] = reach
-            self._grown.add(parcel.array)
-        self._announce_if_due()
+        axis = self._geometry.unbounded_axis
+        if axis is None:
+            return
+        try:
+            reach = self._assembly.reach(parcel, axis)
+        except BaseException as error:  # noqa: BLE001  a thread's edge: it is raised in the caller's thread
+            self._fail(error, parcel)
+            return
+        with self._state:
+            if reach > self._extents.get(parcel.array, 0):
+                self._extents[parcel.array] = reach
+                self._grown.add(parcel.array)
+
+    def _look_after(self) -> None:
+        """Announce growth and have everything on the medium, if that is due."""
+        try:
+            self._announce_if_due()
+            self._sync_if_due()
+        except BaseException as error:  # noqa: BLE001  a thread's edge: it is raised in the caller's thread
+            self._fail(error, None)
 
     def _when_idle(self) -> None:
         """Do in a worker without work what should not wait for the next frame."""
         with suppress(OSError):  # close tries again
             self._fates.drain()
-        self._announce_if_due()
-        self._sync_if_due()
+        self._look_after()
 
     def _sync_if_due(self) -> None:
         if self._sync is not None and time.perf_counter() - self._synced >= _SYNC_SECONDS:
@@ -413,7 +435,7 @@ class Engine:
         try:
             self._synced = time.perf_counter()
             sync()
-        except Exception as error:  # noqa: BLE001  raised in the caller's thread
+        except BaseException as error:  # noqa: BLE001  raised in the caller's thread
             self._fail(error, None)
         finally:
             self._syncing.release()
@@ -468,6 +490,8 @@ class Engine:
         return interrupted
 
     def _raise_if_unusable(self) -> None:
+        if self._forked:
+            raise StreamClosedError("the stream belongs to the process that this one was forked from; use it there")
         if self._closing:
             raise StreamClosedError("the stream is closed; create another one to write more frames")
         if self._failure is not None:

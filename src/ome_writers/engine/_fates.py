@@ -3,6 +3,10 @@
 ``ome_writers/frames.txt`` holds ``a`` for each frame that was appended and ``s`` for each that was skipped. Its length
 is the number of frames that the caller was told were taken: after a crash, those that are appended and not in the
 arrays are lost, and known.
+
+A stream that goes on with a dataset writes chunks anew that stand in it with fewer frames. Frames in them are ``p``,
+pending, and become ``a`` when their chunks are written: after a crash, those that are pending are lost, though there
+are chunks in the arrays.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 from typing import Final
@@ -24,6 +29,7 @@ FATES_FILE: Final = "ome_writers/frames.txt"
 
 APPENDED: Final = ord("a")
 SKIPPED: Final = ord("s")
+PENDING: Final = ord("p")
 
 _SLOW_SECONDS: Final = 1e-4
 _SLOW_CALLS: Final = 8
@@ -43,26 +49,31 @@ class FrameFates:
         The file; its folder exists.
     written : int
         Frames that it holds already.
+    rewritten : int
+        Frames before this number go to chunks that may stand in the arrays: they are pending at first.
     """
 
-    def __init__(self, path: Path, written: int = 0) -> None:
+    def __init__(self, path: Path, written: int = 0, rewritten: int = 0) -> None:
         self._path = path
         self._waiting = bytearray()
-        self._written = written
+        self._written = self._noted = written
+        self._rewritten = rewritten
+        self.rewrites = written < rewritten
+        """Whether there are pending frames, or will be."""
         self._slow = 0  # calls in a row that took long
         self._next = 0.0  # when note may write again
         self._file: FileIO | None = None
         self._lock = threading.Lock()  # of writing
 
-    def note(self, fate: int, count: int = 1) -> None:
-        """Note the next frames; when this returns they are in the file, or a moment later where that takes long.
+    def note(self, fate: int) -> None:
+        """Note the next frame; when this returns that is in the file, or a moment later where writing takes long.
 
         Does not raise: what can't be written is kept, and :meth:`drain` raises when it can't be written then.
         """
-        if count == 1:
-            self._waiting.append(fate)
-        else:
-            self._waiting += bytes((fate,)) * count
+        if self._noted < self._rewritten and fate == APPENDED:
+            fate = PENDING
+        self._noted += 1
+        self._waiting.append(fate)
         slow = self._slow >= _SLOW_CALLS
         if (start := time.perf_counter()) < self._next or not self._lock.acquire(blocking=not slow):
             return
@@ -75,6 +86,24 @@ class FrameFates:
             self._slow = self._slow + 1 if end - start > _SLOW_SECONDS else 0
             self._next = end + _SHARE * (end - start) if self._slow >= _SLOW_CALLS else 0.0
             self._lock.release()
+
+    def settle(self, frames: Iterable[int]) -> None:
+        """Note that frames are in the arrays, those of them that were pending; any thread may call this.
+
+        Does not raise: after a crash, a frame for which this has failed counts as lost.
+        """
+        runs = ranges_of([number for number in frames if number < self._rewritten])
+        if not runs:
+            return
+        with self._lock, suppress(OSError):
+            self._write()
+            if self._file is not None:
+                try:
+                    for run in runs:
+                        self._file.seek(run.start)
+                        _files.write_all(self._file, bytes((APPENDED,)) * len(run))
+                finally:
+                    self._file.seek(self._written)
 
     def drain(self) -> None:
         """Write what is waiting; any thread may call this.
@@ -130,14 +159,14 @@ def read_fates(path: Path) -> npt.NDArray[np.uint8]:
     Returns
     -------
     ndarray of uint8
-        :data:`APPENDED` or :data:`SKIPPED` of each frame. What follows a byte that is neither (after a power failure)
-        is left out.
+        :data:`APPENDED`, :data:`SKIPPED` or :data:`PENDING` of each frame. What follows a byte that is none of these
+        (after a power failure) is left out.
     """
     try:
         fates = np.fromfile(path, np.uint8)
     except FileNotFoundError:
         return np.empty(0, np.uint8)
-    known = (fates == APPENDED) | (fates == SKIPPED)
+    known = (fates == APPENDED) | (fates == SKIPPED) | (fates == PENDING)
     return fates if known.all() else fates[: int(np.argmin(known))]
 
 
