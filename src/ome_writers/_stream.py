@@ -86,7 +86,7 @@ class OMEStream:
         self._sink = sink_class(plan)
         self._records = RecordLog(plan.root / RECORDS_FILE, [image.path for image in plan.layout.images])
         self._records.take_over(plan.first_frame)
-        self._fates = FrameFates(plan.root / FATES_FILE, plan.first_frame)
+        self._fates = FrameFates(plan.root / FATES_FILE, plan.first_frame, 0 if earlier is None else earlier.rewritten)
         assembly: BlockAssembly | LayerAssembly | BatchAssembly
         if isinstance(self._sink, LayerSink):
             assembly = LayerAssembly(self._sink, plan.geometry, self._router)
@@ -449,6 +449,7 @@ def _resumed(settings: AcquisitionSettings, folder: DatasetFolder, sink_class: t
             f"backend {sink_class.capabilities.name!r} can't go on with arrays that were begun before. Resume with "
             "backend 'direct', which writes the same arrays."
         )
+    Begun.read(folder)  # before the lock is made in a folder that is none of ours
     lock = None
     try:
         lock = DatasetLock(folder.root)

@@ -395,6 +395,8 @@ class Engine:
 
     def _count(self, parcel: Parcel) -> None:
         """Count a parcel that is written, and how far its array reaches with it."""
+        if self._fates.rewrites:
+            self._fates.settle(self._assembly.frame_numbers(parcel))
         with self._state:
             self._written += int(parcel.stored.sum()) - parcel.earlier
         axis = self._geometry.unbounded_axis
