@@ -482,6 +482,7 @@ def test_resume_that_fails_can_be_done_again(tmp_path: Path, axes: Axes) -> None
                 kept = error  # and with it all that its traceback refers to, as in a notebook
             else:
                 assert not files.failures
+                files.repair()
                 stream.close()
                 break
         assert threads() == running, files.failures

@@ -60,6 +60,8 @@ class Completeness:
         Whether the stream was closed and everything was written.
     recovered : bool
         Whether the dataset was completed by recovery, after a stream that was not closed.
+    first_frame : int
+        Number of the first frame of the last stream; other than 0 if it has resumed the dataset.
     """
 
     frames_expected: int | None
@@ -69,6 +71,7 @@ class Completeness:
     lost: tuple[range, ...] = ()
     closed: bool = False
     recovered: bool = False
+    first_frame: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON; of lost frames, the first and last of each run, 10,000 runs at most."""
@@ -80,6 +83,7 @@ class Completeness:
             "frames_lost": [[run.start, run[-1]] for run in self.lost[:_MOST_RANGES]],
             "closed": self.closed,
             "recovered": self.recovered,
+            "first_frame": self.first_frame,
         }
 
     @classmethod
@@ -96,6 +100,7 @@ class Completeness:
                 lost=tuple(range(int(first), int(last) + 1) for first, last in said["frames_lost"]),
                 closed=bool(said["closed"]),
                 recovered=bool(said["recovered"]),
+                first_frame=int(said["first_frame"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OSError):  # any JSON may stand there
             return None

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import threading
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
 if os.name == "posix":
     import fcntl
+
+
+_seeking = threading.Lock()
 
 
 class FileSystem:
@@ -21,6 +25,14 @@ class FileSystem:
     def write(self, file: FileIO, data: memoryview) -> int:
         """Write some of the data; return how many bytes."""
         return file.write(data)
+
+    def write_at(self, file: FileIO, data: memoryview, offset: int) -> int:
+        """Write some of the data at a place, wherever the file stands; return how many bytes."""
+        if hasattr(os, "pwrite"):
+            return os.pwrite(file.fileno(), data, offset)
+        with _seeking:
+            file.seek(offset)
+            return file.write(data)
 
     def sync(self, file: FileIO) -> None:
         """Have what was written to a file on the medium."""
@@ -55,6 +67,14 @@ def write_all(file: FileIO, data: Any) -> None:
     left = memoryview(data).cast("B")
     while left:
         left = left[system.write(file, left) :]
+
+
+def write_all_at(file: FileIO, data: bytes, offset: int) -> None:
+    """Write all of the data at a place."""
+    left = memoryview(data)
+    while left:
+        written = system.write_at(file, left, offset)
+        left, offset = left[written:], offset + written
 
 
 def make_folder(path: Path, *, durable: bool = False) -> None:

@@ -39,7 +39,7 @@ from .engine import (
     write_fates,
 )
 from .engine._assembly import end_of_begun_layers
-from .engine._fates import PENDING
+from .engine._fates import LOST, PENDING
 from .errors import NotRecoverableError, OMEWritersError, WriteError
 from .settings import AcquisitionSettings
 
@@ -194,7 +194,7 @@ def _completed(folder: DatasetFolder, begun: Begun) -> RecoveryReport:
         return _report(folder, state, Salvage(), needed=False)
     census = ChunkCensus(plan)
     router = Router(plan.layout.axes)
-    fates = _fates_of(folder, plan, router, census)
+    fates = _fates_of(folder, plan, router, census, state)
     lost, written = _lost_and_written(router, census, fates)
     salvage = census.complete(cut=begun.backend == "direct")
     if begun.backend == "direct" and (pending := np.flatnonzero(fates == PENDING)).size:
@@ -254,12 +254,22 @@ def _report(folder: DatasetFolder, state: Completeness, salvage: Salvage, *, nee
     )
 
 
-def _fates_of(folder: DatasetFolder, plan: WritePlan, router: Router, census: ChunkCensus) -> Fates:
-    """Return what became of each frame, at least up to the last layer that is on disk."""
+def _fates_of(
+    folder: DatasetFolder, plan: WritePlan, router: Router, census: ChunkCensus, state: Completeness | None
+) -> Fates:
+    """Return what became of each frame, as far as it was noted, the root says, or layers are on disk."""
     fates = read_fates(folder.root / FATES_FILE)
+    if state is not None and (missing := state.frames_taken - len(fates)) > 0:  # notes could not be written
+        there = census.holds(*router.locate_many(np.arange(len(fates), state.frames_taken)))
+        said = np.where(there, APPENDED, SKIPPED).astype(np.uint8)
+        for run in state.lost:
+            said[max(0, run.start - len(fates)) : max(0, run.stop - len(fates))] = LOST
+        fates = np.append(fates, said)
+    if state is not None and state.first_frame:  # layers of frames that were to be appended again may be on disk
+        return fates
     extent = plan.geometry.index_extent("chunk")
     firsts = [router.number(a, np.multiply(cell, extent).tolist()) for a, *cell in census.layers().tolist()]
-    missing = max(firsts, default=-1) + 1 - len(fates)  # only after a power failure
+    missing = max(firsts, default=-1) + 1 - len(fates)  # after a power failure
     return fates if missing <= 0 else np.append(fates, np.full(missing, APPENDED, np.uint8))
 
 
@@ -270,7 +280,7 @@ def _lost_and_written(router: Router, census: ChunkCensus, fates: Fates) -> tupl
     for numbers in _in_parts(len(fates)):
         there = census.holds(*router.locate_many(numbers))
         appended = fates[numbers] != SKIPPED
-        there &= fates[numbers] != PENDING
+        there &= (fates[numbers] != PENDING) & (fates[numbers] != LOST)
         lost.append(numbers[appended & ~there])
         written += int((appended & there).sum())
     return np.concatenate(lost), written
@@ -337,6 +347,7 @@ def continuation(folder: DatasetFolder, settings: AcquisitionSettings, *, whole_
     """
     begun = Begun.read(folder)
     check_same_data(settings, begun)
+    before = Completeness.read(folder)
     report = _completed(folder, begun)
     frame = report.lost[0].start if report.lost else report.frames_taken
     first = frame
@@ -360,5 +371,12 @@ def continuation(folder: DatasetFolder, settings: AcquisitionSettings, *, whole_
     records.take_over(first)
     _forget_frame_metadata(folder, plan, records)
     plan = plan_dataset(settings, folder.root, always_sharded=begun.always_sharded, first_frame=first)
-    rewritten = end_of_begun_layers(plan.geometry, Router(plan.layout.axes), report.frames_taken)
-    return Continuation(plan, fates[:first], extents_on_disk(folder, plan), rewritten)
+    router = Router(plan.layout.axes)
+    rewritten = end_of_begun_layers(plan.geometry, router, report.frames_taken)
+    earlier = Continuation(plan, fates[:first], extents_on_disk(folder, plan), rewritten)
+    Completeness(router.total, first, earlier.appended, earlier.skipped, first_frame=first).write(folder)  # not closed
+    if before is None or not before.closed or first < report.frames_taken:
+        from .backends._salvage import ChunkCensus
+
+        ChunkCensus(plan).drop_from(router, first)  # they would be there if they were skipped now
+    return earlier

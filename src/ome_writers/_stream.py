@@ -86,7 +86,11 @@ class OMEStream:
         self._sink = sink_class(plan)
         self._records = RecordLog(plan.root / RECORDS_FILE, [image.path for image in plan.layout.images])
         self._records.take_over(plan.first_frame)
-        self._fates = FrameFates(plan.root / FATES_FILE, plan.first_frame, 0 if earlier is None else earlier.rewritten)
+        self._fates = FrameFates(
+            plan.root / FATES_FILE,
+            b"" if earlier is None else earlier.fates.tobytes(),
+            0 if earlier is None else earlier.rewritten,
+        )
         assembly: BlockAssembly | LayerAssembly | BatchAssembly
         if isinstance(self._sink, LayerSink):
             assembly = LayerAssembly(self._sink, plan.geometry, self._router)
@@ -456,8 +460,6 @@ def _resumed(settings: AcquisitionSettings, folder: DatasetFolder, sink_class: t
         earlier = continuation(folder, settings, whole_blocks=issubclass(sink_class, BlockSink))
         sink_class.check(earlier.plan)
         groups = frozenset(hierarchy(settings, earlier.plan.layout, version=__version__))
-        total = Router(earlier.plan.layout.axes).total
-        Completeness(total, earlier.plan.first_frame, earlier.appended, earlier.skipped).write(folder)  # not closed
         stream = OMEStream(settings, folder, groups, earlier.plan, sink_class, lock, earlier)
     except BaseException as error:
         if lock is not None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from operator import floordiv, mod
+from operator import floordiv, mod, mul
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from ome_writers._router import Router
 from ome_writers.abc import Block, WritePlan
 
 from ._decoding import MISSING, ChunkDecoder, CorruptChunkError, read_index
@@ -125,7 +126,8 @@ class ChunkCensus:
             Whether to take out the chunks of layers that are not whole, so that a lost frame reads as 0.
         """
         if cut:
-            self._cut_complete_ones()
+            partial = (self._counts > 0) & (self._counts < math.prod(self._plane))
+            self._take_out(np.argwhere(partial).tolist())
         for shard in self._unfinished:
             self._finish(shard, cut=cut)
         for file in [*self._left_behind, *self._temporary_files()]:
@@ -157,6 +159,16 @@ class ChunkCensus:
                 for frame in frames:
                     frame[...] = 0
                 self._rewrite_layer(array, cell, layer)
+
+    def drop_from(self, router: Router, frame: int) -> None:
+        """Take out the layers whose frames are all at or after one, when all shards are complete."""
+        extent = [min(c, n or c) for c, n in zip(self._chunks, self._plan.geometry.shape, strict=True)][:-2]
+        layers = np.argwhere(self._counts > 0).tolist()
+        self._take_out(
+            (array, *cell) for array, *cell in layers if router.number(array, tuple(map(mul, cell, extent))) >= frame
+        )
+        with suppress(OSError):
+            self._writing.rmdir()
 
     def clear(self) -> None:
         """Remove the journal, when all that it speaks of is complete."""
@@ -214,11 +226,10 @@ class ChunkCensus:
         inside = (layers < self._counts.shape[1:]).all(axis=1)
         np.add.at(self._counts[array], tuple(layers[inside].T), 1)
 
-    def _cut_complete_ones(self) -> None:
-        """Take the chunks of layers that are not whole out of complete files."""
-        partial = np.argwhere((self._counts > 0) & (self._counts < math.prod(self._plane)))
+    def _take_out(self, layers: Iterable[Sequence[int]]) -> None:
+        """Take the chunks of layers, each array and cell, out of complete files."""
         by_shard: dict[tuple[int, Cell], list[int]] = {}
-        for array, *cell in partial.tolist():
+        for array, *cell in layers:
             for row, column in np.ndindex(*self._plane):
                 place = (*cell, row, column)
                 where = tuple(map(floordiv, place, self._per_shard))
@@ -230,14 +241,16 @@ class ChunkCensus:
                     inside = [p % n for p, n in zip(place, self._per_shard, strict=True)]
                     by_shard.setdefault((array, where), []).append(int(np.ravel_multi_index(inside, self._per_shard)))
         for (array, where), slots in by_shard.items():
-            shard = Shard(self._final(array, where), self._temporary(array, where), self._decoder.slots, 0)
-            present = [slot for slot in slots if self._drops(shard, slot)]
-            if present:
-                self._rewrite_without(shard, present)
-
-    def _drops(self, shard: Shard, slot: int) -> bool:
-        with shard.final.open("rb") as file:
-            return bool(read_index(file, self._decoder)[slot, 0] != MISSING)
+            final = self._final(array, where)
+            with final.open("rb") as file:
+                index = read_index(file, self._decoder)
+            present = [slot for slot in slots if index[slot, 0] != MISSING]
+            self.salvage.dropped += len(present)
+            if len(present) == np.count_nonzero(index[:, 0] != MISSING):
+                final.unlink()
+                self._complete.discard((array, where))
+            elif present:
+                self._rewrite_without(Shard(final, self._temporary(array, where), self._decoder.slots, 0), present)
 
     def _rewrite_without(self, shard: Shard, slots: list[int]) -> None:
         self._writing.mkdir(parents=True, exist_ok=True)
@@ -248,7 +261,6 @@ class ChunkCensus:
             shard.finish()
         finally:
             shard.close()
-        self.salvage.dropped += len(slots)
 
     def _rewrite_layer(self, array: int, cell: Cell, layer: Block) -> None:
         """Put other chunks in the place of those of a layer."""

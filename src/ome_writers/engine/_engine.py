@@ -178,7 +178,8 @@ class Engine:
     def lost(self) -> tuple[range, ...]:
         """Frames that are known not to be on disk."""
         with self._state:
-            return tuple(ranges_of(sorted(set(self._lost))))
+            lost = set(self._lost)
+        return tuple(ranges_of(sorted(frame for frame in lost if not self._fates.was_skipped(frame))))
 
     @property
     def failed(self) -> bool:
@@ -212,10 +213,12 @@ class Engine:
                 if text is not None:
                     self._records.add(number, *self._router.locate(number), text)
                 self._frames = number + 1
-                self._fates.note(APPENDED)
+                self._fates.note(number, APPENDED)
                 self._submit(self._assembly.mark(parcel, slot, stored=True))
             except BaseException as error:  # Ctrl-C: nobody knows how far this frame got, and maybe its parcel
                 gone = not self._assembly.is_open(parcel)
+                if not gone and not parcel.stored[slot] and number < self._frames:
+                    self._fates.lose(number)  # its parcel will be written without it
                 self._fail(error, parcel, [number, *(self._assembly.frame_numbers(parcel) if gone else ())])
                 raise
 
@@ -231,7 +234,7 @@ class Engine:
                 try:
                     self._frames += 1
                     self._skipped += 1
-                    self._fates.note(SKIPPED)
+                    self._fates.note(self._frames - 1, SKIPPED)
                     self._submit(self._assembly.mark(parcel, slot, stored=False))
                 except BaseException as error:  # as in append
                     gone = not self._assembly.is_open(parcel)
@@ -502,9 +505,8 @@ class Engine:
     def _raise_if_failed(self) -> None:
         if self._failure is None:
             return
-        with self._state:
-            error, path = self._failure
-            lost = tuple(ranges_of(sorted(set(self._lost))))
+        error, path = self._failure
+        lost = self.lost
         what = f"array {path!r}" if path else "the dataset"
         frames = f" Frames not on disk: {_in_words(lost)}." if lost else ""
         more = "" if self._closing else " The stream takes no more frames; close it to save what can be saved."

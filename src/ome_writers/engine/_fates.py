@@ -6,16 +6,14 @@ arrays are lost, and known.
 
 A stream that goes on with a dataset writes chunks anew that stand in it with fewer frames. Frames in them are ``p``,
 pending, and become ``a`` when their chunks are written: after a crash, those that are pending are lost, though there
-are chunks in the arrays.
+are chunks in the arrays. A frame that an interruption has cost is ``l``: its chunks are written without it.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from io import FileIO
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +28,9 @@ FATES_FILE: Final = "ome_writers/frames.txt"
 APPENDED: Final = ord("a")
 SKIPPED: Final = ord("s")
 PENDING: Final = ord("p")
+LOST: Final = ord("l")
+
+_BYTES: Final = [bytes((value,)) for value in range(256)]
 
 _SLOW_SECONDS: Final = 1e-4
 _SLOW_CALLS: Final = 8
@@ -43,67 +44,65 @@ the frames. On a local one it takes about a microsecond, and every frame is note
 class FrameFates:
     """Notes frames as they are taken.
 
+    All bytes are kept in memory, too, and are written at their places: to write them twice, from two threads or after
+    Ctrl-C, does no harm, so that no lock is needed that an interruption could leave locked.
+
     Parameters
     ----------
     path : Path
         The file; its folder exists.
-    written : int
-        Frames that it holds already.
+    earlier : bytes
+        What it holds already.
     rewritten : int
         Frames before this number go to chunks that may stand in the arrays: they are pending at first.
     """
 
-    def __init__(self, path: Path, written: int = 0, rewritten: int = 0) -> None:
-        self._path = path
-        self._waiting = bytearray()
-        self._written = self._noted = written
+    def __init__(self, path: Path, earlier: bytes = b"", rewritten: int = 0) -> None:
+        self._all = bytearray(earlier)
+        self._written = len(earlier)
         self._rewritten = rewritten
-        self.rewrites = written < rewritten
+        self.rewrites = len(earlier) < rewritten
         """Whether there are pending frames, or will be."""
         self._slow = 0  # calls in a row that took long
         self._next = 0.0  # when note may write again
-        self._file: FileIO | None = None
-        self._lock = threading.Lock()  # of writing
+        self._file = _files.system.open(path, "rb+" if path.exists() else "wb")
 
-    def note(self, fate: int) -> None:
-        """Note the next frame; when this returns that is in the file, or a moment later where writing takes long.
+    def note(self, frame: int, fate: int) -> None:
+        """Note a frame; when this returns that is in the file, or a moment later where writing takes long.
 
         Does not raise: what can't be written is kept, and :meth:`drain` raises when it can't be written then.
+
+        Parameters
+        ----------
+        frame : int
+            Its number: that of the next one.
+        fate : int
+            :data:`APPENDED` or :data:`SKIPPED`.
         """
-        if self._noted < self._rewritten and fate == APPENDED:
-            fate = PENDING
-        self._noted += 1
-        self._waiting.append(fate)
-        slow = self._slow >= _SLOW_CALLS
-        if (start := time.perf_counter()) < self._next or not self._lock.acquire(blocking=not slow):
+        pending = frame < self._rewritten and fate == APPENDED
+        self._all[frame : frame + 1] = _BYTES[PENDING if pending else fate]
+        if (start := time.perf_counter()) < self._next:
             return
-        try:
+        with suppress(OSError):  # storage fails: the frames themselves tell, or drain does
             self._write()
-        except OSError:
-            pass  # storage fails: the frames themselves tell, or drain does
-        finally:
-            end = time.perf_counter()
-            self._slow = self._slow + 1 if end - start > _SLOW_SECONDS else 0
-            self._next = end + _SHARE * (end - start) if self._slow >= _SLOW_CALLS else 0.0
-            self._lock.release()
+        end = time.perf_counter()
+        self._slow = self._slow + 1 if end - start > _SLOW_SECONDS else 0
+        self._next = end + _SHARE * (end - start) if self._slow >= _SLOW_CALLS else 0.0
 
     def settle(self, frames: Iterable[int]) -> None:
         """Note that frames are in the arrays, those of them that were pending; any thread may call this.
 
         Does not raise: after a crash, a frame for which this has failed counts as lost.
         """
-        runs = ranges_of([number for number in frames if number < self._rewritten])
-        if not runs:
-            return
-        with self._lock, suppress(OSError):
-            self._write()
-            if self._file is not None:
-                try:
-                    for run in runs:
-                        self._file.seek(run.start)
-                        _files.write_all(self._file, bytes((APPENDED,)) * len(run))
-                finally:
-                    self._file.seek(self._written)
+        self._change((frame for frame in frames if frame < self._rewritten), APPENDED)
+
+    def lose(self, frame: int) -> None:
+        """Note that a frame will be missing in its chunks; does not raise."""
+        self._change((frame,), LOST)
+
+    def was_skipped(self, frame: int) -> bool:
+        """Tell whether a frame was skipped."""
+        return frame < len(self._all) and self._all[frame] == SKIPPED
 
     def drain(self) -> None:
         """Write what is waiting; any thread may call this.
@@ -113,39 +112,32 @@ class FrameFates:
         OSError
             If it can't be written; it is kept for the next call.
         """
-        if self._waiting:
-            with self._lock:
-                self._write()
+        if self._written < len(self._all):
+            self._write()
 
     def sync(self) -> None:
         """Have the file on the medium, not only in the system's memory."""
         self.drain()
-        if self._file is not None:  # closed only when all threads have ended; no lock, so that no frame waits for it
-            _files.system.sync(self._file)
+        _files.system.sync(self._file)
 
     def close(self) -> None:
         """Write what is waiting and close the file."""
         try:
             self.drain()
         finally:
-            with self._lock:
-                if self._file is not None:
-                    self._file.close()
-                    self._file = None
+            self._file.close()
 
     def _write(self) -> None:
-        """Write what is waiting at its place, so that an interruption before it is counted does no harm."""
-        if self._file is None:
-            self._file = _files.system.open(self._path, "rb+" if self._path.exists() else "wb")
-            self._file.seek(self._written)
-        waiting = bytes(self._waiting)
-        try:
-            _files.write_all(self._file, waiting)
-        except BaseException:
-            self._file.seek(self._written)
-            raise
-        self._written += len(waiting)
-        del self._waiting[: len(waiting)]
+        first = self._written
+        waiting = bytes(self._all[first:])
+        _files.write_all_at(self._file, waiting, first)
+        self._written = first + len(waiting)
+
+    def _change(self, frames: Iterable[int], fate: int) -> None:
+        for run in ranges_of(sorted(frames)):
+            self._all[run.start : run.stop] = _BYTES[fate] * len(run)
+            with suppress(OSError, ValueError):  # a disk that fails, or a file that is closed
+                _files.write_all_at(self._file, bytes(self._all[run.start : run.stop]), run.start)
 
 
 def read_fates(path: Path) -> npt.NDArray[np.uint8]:
@@ -159,14 +151,14 @@ def read_fates(path: Path) -> npt.NDArray[np.uint8]:
     Returns
     -------
     ndarray of uint8
-        :data:`APPENDED`, :data:`SKIPPED` or :data:`PENDING` of each frame. What follows a byte that is none of these
-        (after a power failure) is left out.
+        :data:`APPENDED`, :data:`SKIPPED`, :data:`PENDING` or :data:`LOST` of each frame. What follows a byte that is
+        none of these (after a power failure) is left out.
     """
     try:
         fates = np.fromfile(path, np.uint8)
     except FileNotFoundError:
         return np.empty(0, np.uint8)
-    known = (fates == APPENDED) | (fates == SKIPPED) | (fates == PENDING)
+    known = np.isin(fates, (APPENDED, SKIPPED, PENDING, LOST))
     return fates if known.all() else fates[: int(np.argmin(known))]
 
 
