@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ome_writers import create_stream
 from ome_writers.backends._chunks import black_chunks
 from ome_writers.backends._zeros import BlackChunks
 from ome_writers.backends.direct import DirectSink
@@ -22,6 +23,18 @@ def test_signalling_nans_are_no_error() -> None:
     assert not found[0, 0, 0]
     assert not found[1, 0, 0]
     assert found.sum() == 6
+
+
+def test_signalling_nans_are_no_error_in_a_stream(tmp_path: Path, backend: str) -> None:
+    """Every backend takes them without a warning, and they are not black."""
+    settings = acquisition({"t": (3,), "y": (4, 2), "x": (4, 2)}, "float32")
+    settings.root_path = str(tmp_path / "a.ome.zarr")
+    settings.format = backend  # type: ignore[assignment]
+    frame = np.full((4, 4), 0x7F800001, np.uint32).view(np.float32)
+    with create_stream(settings) as stream:
+        for _ in range(3):
+            stream.append(frame)
+    assert sum(path.is_file() for path in (tmp_path / "a.ome.zarr" / "0" / "c").rglob("*")) == 12
 
 
 def test_only_chunks_that_are_to_be_stored_count() -> None:

@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 
 from campaigns import kill, truncate
 from ome_writers import AcquisitionSettings, OMEStream, RecoveryReport, _files, create_stream, recover
+from ome_writers._dataset import WRITING_FOLDER, DatasetFolder
 from ome_writers._documents import fingerprint
 from ome_writers._files import FileSystem
 from ome_writers._layout import plan_layout
@@ -920,3 +921,126 @@ def test_files_that_are_cut_off(tmp_path: Path, durability: truncate.Durability)
         truncate.try_damage(tmp_path / "data.zarr", tmp_path, damage, tally)
     assert len(tally.cases) >= 5
     assert not tally.messages
+
+
+# ---- found by review -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("axes", [{}, {"p": (3,)}], ids=["one frame", "one frame each"])
+@pytest.mark.parametrize("tiles", [(16,), (16, 8, 2)], ids=["files", "shards"])
+def test_frames_without_an_index_are_recovered(
+    tmp_path: Path, axes: dict[str, tuple[int, ...]], tiles: tuple[int, ...]
+) -> None:
+    """A single image, or one of each position: there is no axis to count along, but there are chunks."""
+    settings = settings_for(tmp_path / "a.ome.zarr", {**axes, "y": tiles, "x": tiles})
+    stream = create_stream(settings)
+    stream.append(np.full((16, 16), 7, np.uint16))
+    stream.flush()
+    copied = tmp_path / "copy.ome.zarr"
+    shutil.copytree(stream.path, copied)
+    stream.close()
+    report = recover(copied)
+    assert (report.frames_taken, report.frames_written, report.lost) == (1, 1, ())
+    assert (read_images(copied)[0] == 7).all()
+
+
+def test_a_continued_shard_is_on_the_medium_before_the_journal_speaks_of_it(tmp_path: Path) -> None:
+    """With durability "system", what was copied from a complete shard is synced before its journal entry is written."""
+    settings = settings_for(tmp_path / "a.ome.zarr", {"t": (8, 1, 8), **YX}, durability="system")
+    with create_stream(settings) as stream:
+        for _ in range(4):
+            stream.append(np.ones((4, 6), np.uint16))
+    calls: list[str] = []
+
+    class Noting(FileSystem):
+        def write(self, file: FileIO, data: memoryview) -> int:
+            calls.append(f"write {Path(str(file.name)).name}")
+            return super().write(file, data)
+
+        def sync(self, file: FileIO) -> None:
+            calls.append(f"sync {Path(str(file.name)).name}")
+            super().sync(file)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_files, "system", Noting())
+        with create_stream(settings, resume=True) as stream:
+            stream.append(np.ones((4, 6), np.uint16))
+            stream.flush()
+            assert calls.index("sync 0-0.0.0") < calls.index("write journal")
+
+
+def test_a_damaged_copy_does_not_replace_a_complete_shard(tmp_path: Path) -> None:
+    """After a power failure the copy of a shard may be long enough and hold other bytes: the shard itself stays."""
+    settings = settings_for(tmp_path / "a.ome.zarr", {"t": (8, 1, 8), **YX})
+    with create_stream(settings) as stream:
+        for _ in range(4):
+            stream.append(np.ones((4, 6), np.uint16))
+    stream = create_stream(settings, resume=True)
+    stream.append(np.ones((4, 6), np.uint16))
+    stream.flush()
+    copied = tmp_path / "copy.ome.zarr"
+    shutil.copytree(stream.path, copied)
+    stream.close()
+    shard = copied / WRITING_FOLDER / "0-0.0.0"
+    shard.write_bytes(bytes(shard.stat().st_size))
+    report = recover(copied)
+    assert (report.frames_written, report.lost) == (4, (range(4, 5),))
+    assert (read_images(copied)[0][:4] == 1).all()
+
+
+def test_recovery_of_durable_datasets_is_durable(tmp_path: Path) -> None:
+    """What recovery completes is on the medium before the root says so, and before the journal goes."""
+    settings = settings_for(tmp_path / "a.ome.zarr", {"t": (8, 1, 8), **YX}, durability="system")
+    stream = create_stream(settings)
+    stream.append(np.ones((4, 6), np.uint16))
+    stream.flush()
+    copied = tmp_path / "copy.ome.zarr"
+    shutil.copytree(stream.path, copied)
+    stream.close()
+    calls: list[str] = []
+
+    class Noting(FileSystem):
+        def sync(self, file: FileIO) -> None:
+            calls.append(Path(str(file.name)).name)
+            super().sync(file)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_files, "system", Noting())
+        assert recover(copied).frames_written == 1
+    assert calls[0] == "0-0.0.0"
+    assert ".zarr.json" in calls[-1]
+
+
+def test_recovery_goes_by_the_last_backend(tmp_path: Path) -> None:
+    """A dataset that another backend has begun is recovered by the promise of the one that went on with it."""
+    settings = settings_for(tmp_path / "a.ome.zarr", {"t": (8, 1, 4), **YX}, "tensorstore")
+    with create_stream(settings) as stream:
+        for _ in range(4):
+            stream.append(np.ones((4, 6), np.uint16))
+    settings.format = "direct"  # type: ignore[assignment]
+    with create_stream(settings, resume=True) as stream:
+        assert json.loads((stream.path / "ome_writers" / "settings.json").read_text())["backend"] == "direct"
+
+
+def test_numbers_of_many_frames_are_those_of_each(tmp_path: Path) -> None:
+    """Both ways between numbers and places of many frames at once agree with those of one frame."""
+    del tmp_path
+    layout = plan_layout(acquisition({"t": (5,), "p": (3,), "c": (2,), "z": (4,), "y": (4,), "x": (4,)}))
+    router = Router(layout.axes)
+    numbers = np.arange(router.total or 0)
+    arrays, indices = router.locate_many(numbers)
+    assert [(int(a), tuple(i.tolist())) for a, i in zip(arrays, indices.T, strict=True)] == [
+        router.locate(number) for number in numbers.tolist()
+    ]
+    assert (router.number_many(arrays, list(indices)) == numbers).all()
+
+
+def test_undoing_leaves_the_folder_of_somebody_else(tmp_path: Path) -> None:
+    """A dataset that another process has made in the place of this one is not deleted with it."""
+    folder = DatasetFolder(tmp_path / "a.zarr")
+    folder.create({".": {"zarr_format": 3, "node_type": "group"}}, {})
+    folder.root.rename(tmp_path / "moved.zarr")
+    folder.root.mkdir()
+    (folder.root / "theirs").touch()
+    folder.undo()
+    assert (folder.root / "theirs").exists()

@@ -680,7 +680,7 @@ def test_thread_that_outlives_the_main_one_goes_on(tmp_path: Path, backend: str)
     validate(root)
     if "zarr-python" in backend or "zarrs" in backend:  # the pools of concurrent.futures end with the main thread
         assert "WriteError" in ended.stderr
-        assert "Frames not on disk: 1 to 3" in ended.stderr
+        assert "Frames not on disk: 1" in ended.stderr  # up to the frame whose append or close raised it
         assert np.array_equal(read_images(root)[0][0], FRAMES[0])
     else:
         assert not ended.stderr

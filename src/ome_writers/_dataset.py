@@ -9,6 +9,7 @@ import secrets
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +25,9 @@ _OF_GROUPS: Final = re.compile(
 )
 # chunks and shards, and what a library leaves behind when it is killed while it writes one
 _OF_ARRAYS: Final = re.compile(r"(c|\d+(\.\d+)*)(\.__lock|\.[0-9a-f]+\.partial)?")
-_IN_PROGRESS: Final = Path("ome_writers", "writing")  # of chunks whose writer has died
+WRITING_FOLDER: Final = "ome_writers/writing"
+"""Folder of chunks that are being written, or whose writer has died, below the dataset's root."""
+
 _OF_CHUNKS: Final = re.compile(r"\d+-\d+(\.\d+)*")
 
 
@@ -42,7 +45,7 @@ class DatasetFolder:
     def __init__(self, root: Path, *, durable: bool = False) -> None:
         self.root = root
         self._durable = durable
-        self._made = False
+        self._made: os.stat_result | None = None
         self._replaced: Path | None = None
 
     def check(self, *, overwrite: bool) -> None:
@@ -97,7 +100,7 @@ class DatasetFolder:
                 self.root.rename(self._replaced)
             self._make_root()
             for path in sorted([*groups, *arrays]):
-                (self.root / path).mkdir(parents=True, exist_ok=True)
+                _files.make_folder(self.root / path, durable=self._durable)
             # members first: whoever finds the root's document finds everything that it names
             for path, document in sorted({**arrays, **groups}.items(), reverse=True):
                 self.write(path, document)
@@ -108,14 +111,16 @@ class DatasetFolder:
             raise
 
     def _make_root(self) -> None:
-        self.root.parent.mkdir(parents=True, exist_ok=True)
+        _files.make_folder(self.root.parent, durable=self._durable)
         try:
             self.root.mkdir()
         except FileExistsError as error:
             raise DestinationExistsError(
                 f"{self.root} has been made by somebody else just now; choose another"
             ) from error
-        self._made = True
+        self._made = self.root.stat()
+        if self._durable:
+            _files.system.sync_folder(self.root.parent)
 
     def not_made(self, error: OSError) -> WriteError:
         """Return the error that says that the dataset can't be made."""
@@ -138,11 +143,12 @@ class DatasetFolder:
 
     def undo(self) -> None:
         """Delete the new folder, if it was made, and put back what stood there before."""
-        if self._made:
-            shutil.rmtree(self.root, ignore_errors=True)
-            self._made = False
+        made, self._made = self._made, None
+        with suppress(OSError):
+            if made is not None and os.path.samestat(made, self.root.stat()):  # not one that somebody else has made
+                shutil.rmtree(self.root, ignore_errors=True)
         replaced, self._replaced = self._replaced, None
-        if replaced is not None and replaced.exists():
+        if replaced is not None and replaced.exists() and not self.root.exists():
             replaced.rename(self.root)
 
     def write(self, path: str, document: Mapping[str, Any]) -> None:
@@ -222,7 +228,7 @@ def _foreign_files(root: Path) -> Iterator[Path]:
             in_arrays.discard(folder)
             in_arrays.update(os.path.join(folder, name) for name in subfolders)  # noqa: PTH118  as os.walk does
         for name in files:
-            in_progress = Path(folder) == root / _IN_PROGRESS and _OF_CHUNKS.fullmatch(name)
+            in_progress = Path(folder) == root / WRITING_FOLDER and _OF_CHUNKS.fullmatch(name)
             known = (
                 in_progress
                 or name in _METADATA

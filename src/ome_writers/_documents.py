@@ -168,7 +168,7 @@ class Begun:
             said = json.loads(path.read_text(encoding="utf-8"))
             settings = AcquisitionSettings.model_validate(said["settings"])
             return cls(settings, str(said["backend"]), bool(said["always_sharded"]))
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise NotRecoverableError(
                 f"{folder.root} holds no {SETTINGS_FILE}: it is no dataset that a stream of ome-writers 0.4 or later "
                 "has begun. Give the path of the dataset's folder."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterable
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,19 @@ def write_all_at(file: FileIO, data: bytes, offset: int) -> None:
     while left:
         written = system.write_at(file, left, offset)
         left, offset = left[written:], offset + written
+
+
+def replace_contents(path: Path, pieces: Iterable[bytes], *, durable: bool = False) -> None:
+    """Replace a file in one step; if durable, have it and its name on the medium."""
+    partial = path.with_name(f".{path.name}.0.partial")
+    with system.open(partial, "wb") as file:
+        for piece in pieces:
+            write_all(file, piece)
+        if durable:
+            system.sync(file)
+    system.replace(partial, path)
+    if durable:
+        system.sync_folder(path.parent)
 
 
 def make_folder(path: Path, *, durable: bool = False) -> None:

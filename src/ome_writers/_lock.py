@@ -68,7 +68,8 @@ class DatasetLock:
         _held.discard(self)
         if not _WINDOWS:  # which deletes no open file
             with suppress(OSError):
-                self._path.unlink()
+                if os.path.samestat(os.fstat(file), self._path.stat()):  # not that of somebody else in its place
+                    self._path.unlink()
         os.close(file)
         if _WINDOWS:
             with suppress(OSError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -167,6 +167,8 @@ def recover(path: str | Path) -> RecoveryReport:
     WriteError
         If it can't be written to (also an OSError).
     """
+    if not str(path).strip():
+        raise NotRecoverableError("the path is empty; give the path of the dataset's folder")
     folder = DatasetFolder(Path(path).expanduser().absolute())
     begun = Begun.read(folder)
     try:
@@ -174,6 +176,9 @@ def recover(path: str | Path) -> RecoveryReport:
     except OMEWritersError:
         raise
     except OSError as error:
+        state = Completeness.read(folder)
+        if state is not None and (state.closed or state.recovered):  # on a medium that can't be written to
+            return _completed(folder, begun)
         raise WriteError(f"{folder.root} can't be written to: {error}") from error
     try:
         return _completed(folder, begun)
@@ -192,9 +197,10 @@ def _completed(folder: DatasetFolder, begun: Begun) -> RecoveryReport:
     state = Completeness.read(folder)
     if state is not None and (state.closed or state.recovered) and not unfinished(folder.root):
         return _report(folder, state, Salvage(), needed=False)
+    folder = DatasetFolder(folder.root, durable=plan.durable)
     census = ChunkCensus(plan)
     router = Router(plan.layout.axes)
-    fates = _fates_of(folder, plan, router, census, state)
+    fates = _fates_of(folder, router, census, state)
     lost, written = _lost_and_written(router, census, fates)
     salvage = census.complete(cut=begun.backend == "direct")
     if begun.backend == "direct" and (pending := np.flatnonzero(fates == PENDING)).size:
@@ -204,7 +210,7 @@ def _completed(folder: DatasetFolder, begun: Begun) -> RecoveryReport:
     documents = ArrayDocuments(folder, plan, extents_on_disk(folder, plan))
     documents.finish(router, len(fates))
     records = RecordLog(folder.root / RECORDS_FILE, [image.path for image in plan.layout.images])
-    records.take_over(len(fates))
+    records.take_over(len(fates), durable=plan.durable)
     _forget_frame_metadata(folder, plan, records)
     write_frame_metadata(folder, plan.layout, records)
     write_ome_xml(folder, begun.settings, plan.layout, records, documents.shape)
@@ -254,9 +260,7 @@ def _report(folder: DatasetFolder, state: Completeness, salvage: Salvage, *, nee
     )
 
 
-def _fates_of(
-    folder: DatasetFolder, plan: WritePlan, router: Router, census: ChunkCensus, state: Completeness | None
-) -> Fates:
+def _fates_of(folder: DatasetFolder, router: Router, census: ChunkCensus, state: Completeness | None) -> Fates:
     """Return what became of each frame, as far as it was noted, the root says, or layers are on disk."""
     fates = read_fates(folder.root / FATES_FILE)
     if state is not None and (missing := state.frames_taken - len(fates)) > 0:  # notes could not be written
@@ -267,9 +271,7 @@ def _fates_of(
         fates = np.append(fates, said)
     if state is not None and state.first_frame:  # layers of frames that were to be appended again may be on disk
         return fates
-    extent = plan.geometry.index_extent("chunk")
-    firsts = [router.number(a, np.multiply(cell, extent).tolist()) for a, *cell in census.layers().tolist()]
-    missing = max(firsts, default=-1) + 1 - len(fates)  # after a power failure
+    missing = census.last_begun(router) + 1 - len(fates)  # after a power failure
     return fates if missing <= 0 else np.append(fates, np.full(missing, APPENDED, np.uint8))
 
 
@@ -326,7 +328,9 @@ class Continuation:
         return int((self.fates == SKIPPED).sum())
 
 
-def continuation(folder: DatasetFolder, settings: AcquisitionSettings, *, whole_blocks: bool) -> Continuation:
+def continuation(
+    folder: DatasetFolder, settings: AcquisitionSettings, *, backend: str, whole_blocks: bool
+) -> Continuation:
     """Complete a dataset if that is needed, and return where a stream goes on with it; the caller holds the lock.
 
     Parameters
@@ -335,6 +339,8 @@ def continuation(folder: DatasetFolder, settings: AcquisitionSettings, *, whole_
         The dataset.
     settings : AcquisitionSettings
         Those of the new stream.
+    backend : str
+        The name of its backend.
     whole_blocks : bool
         Whether only whole shards can be written, so that frames of a shard that is not full are needed again.
 
@@ -366,14 +372,15 @@ def continuation(folder: DatasetFolder, settings: AcquisitionSettings, *, whole_
         fates = np.append(fates, np.full(report.frames_taken - len(fates), APPENDED, np.uint8))
     if len(fates) < first:
         raise NotRecoverableError(f"{folder.root} does not say what became of its frames")
-    write_fates(folder.root / FATES_FILE, fates[:first])
+    write_fates(folder.root / FATES_FILE, fates[:first], durable=plan.durable)
     records = RecordLog(folder.root / RECORDS_FILE, [image.path for image in plan.layout.images])
-    records.take_over(first)
+    records.take_over(first, durable=plan.durable)
     _forget_frame_metadata(folder, plan, records)
     plan = plan_dataset(settings, folder.root, always_sharded=begun.always_sharded, first_frame=first)
     router = Router(plan.layout.axes)
     rewritten = end_of_begun_layers(plan.geometry, router, report.frames_taken)
     earlier = Continuation(plan, fates[:first], extents_on_disk(folder, plan), rewritten)
+    replace(begun, settings=settings, backend=backend).write(folder)  # recovery goes by who has written last
     Completeness(router.total, first, earlier.appended, earlier.skipped, first_frame=first).write(folder)  # not closed
     if before is None or not before.closed or first < report.frames_taken:
         from .backends._salvage import ChunkCensus

@@ -119,6 +119,14 @@ class Router:
             raise IndexError(f"there is no array {array} with {len(index)} index axes")
         return frame
 
+    def number_many(self, arrays: Integers, indices: Sequence[Integers]) -> Integers:
+        """Return the numbers of frames; the inverse of :meth:`locate_many`, which checks nothing."""
+        numbers = np.zeros(len(arrays), np.int64)
+        for stride, count, array_stride, storage_axis in self._axes:
+            step = arrays // array_stride % (count or 1) if storage_axis is None else indices[storage_axis]
+            numbers += step * stride
+        return numbers
+
     def whole_steps(self, frames: int) -> int:
         """Return how many steps of the slowest axis are complete, in all arrays, after a number of frames."""
         return frames // self._axes[0][0] if self._axes else 0

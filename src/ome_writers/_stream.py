@@ -14,7 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, cast
 
-from ._dataset import DatasetFolder, encode
+from . import _files
+from ._dataset import WRITING_FOLDER, DatasetFolder, encode
 from ._documents import (
     OME_XML,
     ArrayDocuments,
@@ -348,6 +349,8 @@ class OMEStream:
         """Have everything that was written on the medium: first what the journal speaks of, then the journal."""
         self._records.sync()
         self._fates.sync()
+        for folder in (_RECORDS_GROUP, WRITING_FOLDER):
+            _files.system.sync_folder(self._folder.root / folder)
         self._sink.sync()
 
     def _write_completeness(self) -> None:
@@ -457,7 +460,8 @@ def _resumed(settings: AcquisitionSettings, folder: DatasetFolder, sink_class: t
     lock = None
     try:
         lock = DatasetLock(folder.root)
-        earlier = continuation(folder, settings, whole_blocks=issubclass(sink_class, BlockSink))
+        name, whole = sink_class.capabilities.name, issubclass(sink_class, BlockSink)
+        earlier = continuation(folder, settings, backend=name, whole_blocks=whole)
         sink_class.check(earlier.plan)
         groups = frozenset(hierarchy(settings, earlier.plan.layout, version=__version__))
         stream = OMEStream(settings, folder, groups, earlier.plan, sink_class, lock, earlier)

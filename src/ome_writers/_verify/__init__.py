@@ -55,7 +55,7 @@ def verify(
     from ._frames import array_paths, check_frames
     from ._hierarchy import check_ome, read_hierarchy
 
-    root = Path(path)
+    root = Path(path).expanduser()
     found = read_hierarchy(root)
     check_ome(found)
     problems, notes = found.problems, found.notes

@@ -27,6 +27,8 @@ from ._shards import WRITING_FOLDER, Shard, write_file
 _LEFT_BEHIND: Final = re.compile(r"\d+(\.__lock|\.[0-9a-f]+\.partial)")
 """What libraries leave beside a chunk when they are killed while they write it."""
 
+_MOST_STEPS: Final = 1 << 26
+
 Cell = tuple[int, ...]
 Integers = npt.NDArray[Any]
 
@@ -61,6 +63,18 @@ class Salvage:
     dropped: int = 0
     removed: int = 0
     unreadable: list[Path] = field(default_factory=list)
+
+
+def _begins_like(copy: Path, shard: Path, index_bytes: int) -> bool:
+    """Tell whether a file begins with all chunks of a complete shard."""
+    left = shard.stat().st_size - index_bytes
+    with copy.open("rb") as ours, shard.open("rb") as theirs:
+        while left > 0:
+            piece = theirs.read(min(left, 1 << 24))
+            if not piece or ours.read(len(piece)) != piece:
+                return False
+            left -= len(piece)
+    return True
 
 
 def unfinished(root: Path) -> bool:
@@ -113,9 +127,12 @@ class ChunkCensus:
         whole: npt.NDArray[np.bool_] = self._counts[(arrays, *cells)] >= math.prod(self._plane)
         return whole & inside
 
-    def layers(self) -> Integers:
-        """Return array and cell of the layers that are whole, shape ``(n, 1 + number of index axes)``."""
-        return np.argwhere(self._counts >= math.prod(self._plane))
+    def last_begun(self, router: Router) -> int:
+        """Return the largest number that a first frame of a layer that is whole has; -1 if none is."""
+        arrays, *cells = np.nonzero(self._counts >= math.prod(self._plane))
+        extent = self._plan.geometry.index_extent("chunk")
+        numbers = router.number_many(arrays, [cell * e for cell, e in zip(cells, extent, strict=True)])
+        return int(numbers.max(initial=-1))
 
     def complete(self, *, cut: bool) -> Salvage:
         """Complete the shards that have no index yet, and remove what is no use; can be interrupted and done again.
@@ -218,13 +235,15 @@ class ChunkCensus:
     def _count(self, array: int, cells: Integers) -> None:
         layers = cells[:, :-2]
         if self._axis is not None and len(layers):
-            missing = int(layers[:, self._axis].max()) + 1 - self._counts.shape[1 + self._axis]
+            steps = layers[:, self._axis]
+            steps = steps[steps < _MOST_STEPS]  # others are no chunks of a stream
+            missing = int(steps.max(initial=0)) + 1 - self._counts.shape[1 + self._axis]
             if missing > 0:
                 widths = [(0, 0)] * self._counts.ndim
                 widths[1 + self._axis] = (0, missing)
                 self._counts = np.pad(self._counts, widths)
         inside = (layers < self._counts.shape[1:]).all(axis=1)
-        np.add.at(self._counts[array], tuple(layers[inside].T), 1)
+        np.add.at(self._counts, (np.full(int(inside.sum()), array), *layers[inside].T), 1)
 
     def _take_out(self, layers: Iterable[Sequence[int]]) -> None:
         """Take the chunks of layers, each array and cell, out of complete files."""
@@ -258,7 +277,7 @@ class ChunkCensus:
         try:
             shard.continue_from(shard.final)
             shard.drop(np.array(slots))
-            shard.finish()
+            shard.finish(durable=self._plan.durable)
         finally:
             shard.close()
 
@@ -276,7 +295,7 @@ class ChunkCensus:
         for where, chunks in by_shard.items():
             final, temporary = self._final(array, where), self._temporary(array, where)
             if not self._decoder.sharded:
-                write_file(final, temporary, chunks[0][1])
+                write_file(final, temporary, chunks[0][1], durable=self._plan.durable)
                 continue
             shard = Shard(final, temporary, self._decoder.slots, 0)
             shard.open()
@@ -284,7 +303,7 @@ class ChunkCensus:
                 shard.continue_from(final)
                 sizes = np.array([len(chunk) for _, chunk in chunks], np.uint64)
                 shard.append(np.array([slot for slot, _ in chunks]), sizes, [chunk for _, chunk in chunks])
-                shard.finish()
+                shard.finish(durable=self._plan.durable)
             finally:
                 shard.close()
 
@@ -314,7 +333,8 @@ class ChunkCensus:
             if (array, where) in self._complete:  # one that a later stream has continued
                 with self._final(array, where).open("rb") as file:
                     before = np.flatnonzero(read_index(file, self._decoder)[:, 0] != MISSING)
-                if not np.isin(before, slots).all():
+                final, copy = self._final(array, where), self._temporary(array, where)
+                if not np.isin(before, slots).all() or not _begins_like(copy, final, self._decoder.index_bytes):
                     continue
                 slots = np.setdiff1d(slots, before)
                 self._complete.discard((array, where))
@@ -349,14 +369,14 @@ class ChunkCensus:
         shard.place(slots, index[slots, 0], index[slots, 1])
         if cut:
             layers = self._cells(where, slots)[:, :-2]
-            whole = self._counts[(array, *layers.T)] >= math.prod(self._plane)
+            whole = self._counts[(np.full(len(slots), array), *layers.T)] >= math.prod(self._plane)
             shard.drop(slots[~whole])
             self.salvage.dropped += int((~whole).sum())
             if not whole.any() and not final.exists():
                 return  # removed with the other temporary files
         shard.open()
         try:
-            shard.finish()
+            shard.finish(durable=self._plan.durable)
         finally:
             shard.close()
         self.salvage.completed += 1

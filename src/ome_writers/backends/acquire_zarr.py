@@ -145,8 +145,9 @@ class AcquireZarrSink(FrameSink):
         """Note the chunks in which a frame is black; they are left out by the library if all of their frames are."""
         height, width = self._chunks[-2:]
         for number, frame in enumerate(frames, self._appended[array]):
-            if frame[::height, ::width].all():  # the first pixel of each chunk
-                continue
+            with np.errstate(invalid="ignore"):  # signalling NaN
+                if frame[::height, ::width].all():  # the first pixel of each chunk
+                    continue
             index = self._index(number)
             layer = tuple(i // c for i, c in zip(index, self._chunks, strict=False))
             for row, column in np.argwhere(black_chunks(frame, (height, width), None)):

@@ -306,6 +306,8 @@ class DirectSink(LayerSink):
         self._files.use(shard)
         if shard.earlier is not None:
             shard.continue_from(shard.earlier)
+            if self._durable:
+                shard.sync()  # the journal says nothing of these bytes that could be checked
             shard.earlier = None
             self._journal.add(shard.entry(array, where, shard.slots()))
         shard.append(slots, sizes, pieces)

@@ -53,3 +53,6 @@ def main() -> None:
         sys.exit(f"error: {faults}")
     except OMEWritersError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("interrupted; it can be started again", file=sys.stderr)
+        sys.exit(130)

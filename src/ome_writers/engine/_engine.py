@@ -279,6 +279,8 @@ class Engine:
                 self._fates.drain()
             self._submit(self._assembly.rest())
             self._workers.stop()
+            if self._sync is not None:
+                self._sync_now(self._sync)
             self._closed = True
             interruptions = [self._finish(step) for step in (self._records.close, self._fates.close, *steps)]
             self._pool.clear()

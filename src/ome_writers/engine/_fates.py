@@ -162,12 +162,9 @@ def read_fates(path: Path) -> npt.NDArray[np.uint8]:
     return fates if known.all() else fates[: int(np.argmin(known))]
 
 
-def write_fates(path: Path, fates: npt.NDArray[np.uint8]) -> None:
-    """Replace the file in one step."""
-    partial = path.with_name(f".{path.name}.0.partial")
-    with _files.system.open(partial, "wb") as file:
-        _files.write_all(file, fates.tobytes())
-    _files.system.replace(partial, path)
+def write_fates(path: Path, fates: npt.NDArray[np.uint8], *, durable: bool = False) -> None:
+    """Replace the file in one step; if durable, have it on the medium."""
+    _files.replace_contents(path, (fates.tobytes(),), durable=durable)
 
 
 def skipped_ranges(fates: npt.NDArray[np.uint8]) -> list[range]:

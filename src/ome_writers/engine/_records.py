@@ -50,7 +50,7 @@ class RecordLog:
         self._offsets: dict[int, array[int]] = {}  # where the first records of each image stand in the file
         self._writing = threading.Lock()  # of the file
 
-    def take_over(self, frames: int) -> None:
+    def take_over(self, frames: int, *, durable: bool = False) -> None:
         """Go on with the records that stand in the file, of the first ``frames`` frames; others are removed from it.
 
         What is no whole record is removed, too.
@@ -62,12 +62,8 @@ class RecordLog:
             else:
                 self._count([kept])
         if dropped:
-            partial = self._path.with_name(f".{self._path.name}.0.partial")
-            with _files.system.open(partial, "wb") as file:
-                for kept in self._lines(frames):
-                    if kept is not None:
-                        _files.write_all(file, kept[1])
-            _files.system.replace(partial, self._path)
+            kept_lines = (kept[1] for kept in self._lines(frames) if kept is not None)
+            _files.replace_contents(self._path, kept_lines, durable=durable)
 
     def _lines(self, frames: int) -> Iterator[tuple[int, bytes] | None]:
         """Yield the array's number and the line of each record of the first ``frames`` frames; None for other lines."""
