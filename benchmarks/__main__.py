@@ -41,7 +41,8 @@ def _contenders(workload: Workload, backends: list[str]) -> list[str]:
     if workload.fps is not None:  # a camera that sets the pace: only latency and memory tell
         return [*names, "tensorstore frames", "acquire-zarr frames"]
     loops = [name for name in backends if name in LOOPS] if workload.name in _AGAINST_LOOPS else []
-    return [*names, *(f"{library} loop" for library in loops), "tensorstore frames", "acquire-zarr frames", "limit"]
+    both = (f"{library} {kind}" for library in loops for kind in ("loop", "gathering loop"))
+    return [*names, *both, "tensorstore frames", "acquire-zarr frames", "limit"]
 
 
 def main(argv: list[str]) -> int:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -97,11 +98,18 @@ def _blocks(workload: Workload, pixels: Frames) -> Iterator[tuple[int, tuple[sli
 
 
 def _write_blocks(
-    workload: Workload, pixels: Frames, write: Callable[[int, tuple[slice, ...], Frames], object]
+    workload: Workload, pixels: Frames, write: Callable[[int, tuple[slice, ...], Frames], object], *, gathers: bool
 ) -> Timing:
+    """Write whole shards: ready-made, or gathered from frames as they would come from a camera."""
     timing = Timing()
+    buffer = np.empty(workload.block_shape, np.uint16)
     for position, where, block in _blocks(workload, pixels):
         start = time.perf_counter()
+        if gathers:
+            gathered = buffer[tuple(map(slice, block.shape))]
+            for index in np.ndindex(*block.shape[:-2]):
+                gathered[index] = block[index]
+            block = gathered
         write(position, where, block)
         timing.calls.append(time.perf_counter() - start)
     timing.writing = sum(timing.calls)
@@ -131,8 +139,8 @@ def _tensorstore_arrays(workload: Workload, path: Path) -> list[Any]:
     ]
 
 
-def tensorstore_loop(workload: Workload, pixels: Frames, path: Path) -> Timing:
-    """Write whole shards, ready-made, with tensorstore, each awaited before the next."""
+def tensorstore_loop(workload: Workload, pixels: Frames, path: Path, *, gathers: bool = False) -> Timing:
+    """Write whole shards with tensorstore, each awaited before the next."""
     start = time.perf_counter()
     arrays = _tensorstore_arrays(workload, path)
     creating = time.perf_counter() - start
@@ -140,7 +148,7 @@ def tensorstore_loop(workload: Workload, pixels: Frames, path: Path) -> Timing:
     def write(position: int, where: tuple[slice, ...], block: Frames) -> None:
         arrays[position][where].write(block, can_reference_source_data_indefinitely=True).result()
 
-    timing = _write_blocks(workload, pixels, write)
+    timing = _write_blocks(workload, pixels, write, gathers=gathers)
     timing.creating = creating
     return timing
 
@@ -194,7 +202,7 @@ def tensorstore_frames(workload: Workload, pixels: Frames, path: Path) -> Timing
     return Timing(first - start, time.perf_counter() - first, calls)
 
 
-def _zarr_loop(pipeline: str) -> Contender:
+def _zarr_loop(pipeline: str, *, gathers: bool = False) -> Contender:
     def run(workload: Workload, pixels: Frames, path: Path) -> Timing:
         import zarr
         from zarr.storage import LocalStore, StorePath
@@ -208,7 +216,10 @@ def _zarr_loop(pipeline: str) -> Contender:
                 arrays.append(zarr.Array.from_dict(where, _document(workload)))
         creating = time.perf_counter() - start
         timing = _write_blocks(
-            workload, pixels, lambda position, place, block: arrays[position].__setitem__(place, block)
+            workload,
+            pixels,
+            lambda position, place, block: arrays[position].__setitem__(place, block),
+            gathers=gathers,
         )
         timing.creating = creating
         for position in range(workload.positions):
@@ -274,13 +285,15 @@ def acquire_zarr_frames(workload: Workload, pixels: Frames, path: Path) -> Timin
     return Timing(first - start, time.perf_counter() - first, calls)
 
 
-def acquire_zarr_loop(workload: Workload, pixels: Frames, path: Path) -> Timing:
+def acquire_zarr_loop(workload: Workload, pixels: Frames, path: Path, *, gathers: bool = False) -> Timing:
     """Append whole shards to acquire-zarr through its own interface."""
     start = time.perf_counter()
     target = _acquire_stream(workload, path)
     creating = time.perf_counter() - start
     key = workload.array_path(0)
-    timing = _write_blocks(workload, pixels, lambda _position, _where, block: target.append(block, key=key))
+    timing = _write_blocks(
+        workload, pixels, lambda _position, _where, block: target.append(block, key=key), gathers=gathers
+    )
     start = time.perf_counter()
     target.close()
     timing.writing += time.perf_counter() - start
@@ -369,6 +382,14 @@ LOOPS: dict[str, Contender] = {
 }
 """What the same libraries do when they are handed whole shards, ready-made."""
 
+GATHERING_LOOPS: dict[str, Contender] = {
+    "tensorstore": partial(tensorstore_loop, gathers=True),
+    "zarr-python": _zarr_loop("zarr.core.codec_pipeline.BatchedCodecPipeline", gathers=True),
+    "zarrs-python": _zarr_loop("zarrs.ZarrsCodecPipeline", gathers=True),
+    "acquire-zarr": partial(acquire_zarr_loop, gathers=True),
+}
+"""The same, gathering the shards from frames."""
+
 OTHERS: dict[str, Contender] = {
     "tensorstore frames": tensorstore_frames,
     "acquire-zarr frames": acquire_zarr_frames,
@@ -379,5 +400,6 @@ OTHERS: dict[str, Contender] = {
 CONTENDERS: dict[str, Contender] = {
     **{f"{name} stream": run for name, run in STREAMS.items()},
     **{f"{name} loop": run for name, run in LOOPS.items()},
+    **{f"{name} gathering loop": run for name, run in GATHERING_LOOPS.items()},
     **OTHERS,
 }

@@ -39,15 +39,17 @@ def comparison(results: Results, title: str) -> Table:
 
 
 def overhead(results: Results, backends: Sequence[str]) -> Table:
-    """Return how a stream compares with a loop that hands the same library whole shards, ready-made."""
-    table = Table(title="a stream beside a loop that hands its library ready-made shards (1: as fast)")
-    for column in ("workload", "backend", "stream GB/s", "loop GB/s", "ratio", "ratio with creation", "stream RSS MB",
-                   "loop RSS MB"):  # fmt: skip
+    """Return how a stream compares with loops that hand the same library whole shards, ready-made or gathered."""
+    table = Table(title="a stream beside loops that hand its library shards, ready-made or gathered (1: as fast)")
+    for column in ("workload", "backend", "stream GB/s", "loop GB/s", "ratio", "with creation", "ratio to gathering",
+                   "stream RSS MB", "loop RSS MB"):  # fmt: skip
         table.add_column(column, justify="left" if column in ("workload", "backend") else "right")
     for workload in dict.fromkeys(w for w, _ in results):
         for backend in backends:
-            ours, loop = results.get((workload, f"{backend} stream")), results.get((workload, f"{backend} loop"))
-            if ours is None or loop is None:
+            ours, loop, gathering = (
+                results.get((workload, f"{backend} {kind}")) for kind in ("stream", "loop", "gathering loop")
+            )
+            if ours is None or loop is None or gathering is None:
                 continue
             whole = [(b.creating + b.seconds) / (a.creating + a.seconds) for a, b in zip(ours, loop, strict=True)]
             table.add_row(
@@ -56,6 +58,7 @@ def overhead(results: Results, backends: Sequence[str]) -> Table:
                 *(f"{_median(m, 'gigabytes_per_second'):.2f}" for m in (ours, loop)),
                 f"{_ratio(ours, [loop]):.2f}",
                 f"{statistics.median(whole):.2f}",
+                f"{_ratio(ours, [gathering]):.2f}",
                 *(f"{_median(m, 'growth_mb'):.0f}" for m in (ours, loop)),
             )
     return table
