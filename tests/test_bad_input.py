@@ -618,9 +618,10 @@ def test_write_error_reaches_the_caller(tmp_path: Path, backend: str, monkeypatc
     from ome_writers.backends import load_backend
 
     sink = load_backend(backend)
-    failed = threading.Event()
+    appended, failed = threading.Event(), threading.Event()
 
     def fail(*args: object, **kwargs: object) -> None:
+        appended.wait(20)  # an earlier failure would be raised by the appends
         failed.set()
         raise OSError(28, "No space left on device")
 
@@ -631,6 +632,7 @@ def test_write_error_reaches_the_caller(tmp_path: Path, backend: str, monkeypatc
     stream = create_stream(settings)
     for frame in FRAMES[:4]:
         stream.append(frame)
+    appended.set()
     with pytest.raises(WriteError, match="No space left on device") as error:
         stream.flush()
     assert failed.is_set()
