@@ -953,9 +953,9 @@ def test_a_continued_shard_is_on_the_medium_before_the_journal_speaks_of_it(tmp_
     calls: list[str] = []
 
     class Noting(FileSystem):
-        def write(self, file: FileIO, data: memoryview) -> int:
+        def write_at(self, file: FileIO, data: memoryview, offset: int) -> int:
             calls.append(f"write {Path(str(file.name)).name}")
-            return super().write(file, data)
+            return super().write_at(file, data, offset)
 
         def sync(self, file: FileIO) -> None:
             calls.append(f"sync {Path(str(file.name)).name}")

@@ -4,8 +4,8 @@
 CRC-32C of the rest (both 4 bytes, little endian), and then::
 
     array (u4), axes (u4), place of the shard in its grid (axes x u8), chunks (u4), flags (u4),
-    slots in the shard's index (chunks x u4), offsets (chunks x u8), lengths (chunks x u8),
-    checksums of the chunks' bytes (chunks x u4, if flags & 1)
+    slots in the shard's index, offsets, lengths (chunks x u8 each),
+    CRC-32C of the chunks' bytes (chunks x u8, if flags & 1)
 
 A record is written when its chunks have been written, so whoever finds it whole finds the chunks in the file, unless
 the machine itself has failed. The file is removed when all shards are complete.
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -89,8 +89,7 @@ class Journal:
         with self._lock:
             if self._file is None:
                 self._file = _files.system.open(self._path, "wb")
-            self._file.seek(self._size)
-            _files.write_all(self._file, record)
+            _files.write_all_at(self._file, record, self._size)
             self._size += len(record)
 
     def sync(self) -> None:
@@ -134,17 +133,12 @@ def read_journal(path: Path) -> Iterator[Entry]:
 
 def _encoded(entry: Entry) -> bytes:
     flags = 0 if entry.checksums is None else _CHECKSUMS
-    body = b"".join(
-        (
-            struct.pack(
-                f"<II{len(entry.where)}QII", entry.array, len(entry.where), *entry.where, len(entry.slots), flags
-            ),
-            entry.slots.astype("<u4").tobytes(),
-            entry.offsets.astype("<u8").tobytes(),
-            entry.lengths.astype("<u8").tobytes(),
-            b"" if entry.checksums is None else entry.checksums.astype("<u4").tobytes(),
-        )
-    )
+    axes, count = len(entry.where), len(entry.slots)
+    columns = [entry.slots, entry.offsets, entry.lengths, *(() if entry.checksums is None else (entry.checksums,))]
+    numbers = np.empty((len(columns), count), "<u8")
+    for row, column in zip(numbers, columns, strict=True):
+        row[:] = column
+    body = struct.pack(f"<II{axes}QII", entry.array, axes, *entry.where, count, flags) + numbers.tobytes()
     return _HEAD.pack(_MARK, len(body), crc32c(body)) + body
 
 
@@ -156,11 +150,7 @@ def _decoded(body: bytes) -> Entry | None:
     except struct.error:
         return None
     place = 8 + 8 * axes + 8
-    kinds: Sequence[str] = ("<u4", "<u8", "<u8", *(("<u4",) if flags & _CHECKSUMS else ()))
-    if place + count * sum(np.dtype(kind).itemsize for kind in kinds) != len(body):
+    columns = 4 if flags & _CHECKSUMS else 3
+    if place + 8 * count * columns != len(body):
         return None
-    columns = []
-    for kind in kinds:
-        columns.append(np.frombuffer(body, kind, count, place))
-        place += columns[-1].nbytes
-    return Entry(array, tuple(where), *columns)
+    return Entry(array, tuple(where), *np.frombuffer(body, "<u8", count * columns, place).reshape(columns, count))
