@@ -6,11 +6,13 @@ Declare an acquisition with :class:`AcquisitionSettings`, open it with :func:`cr
 
 from ._documents import __version__
 from ._recovery import RecoveryReport, recover
+from ._replay import ReplayProgress, ReplayReport, replay
 from ._stream import OMEStream, create_stream
 from ._verify import VerificationReport, verify
 from .engine import StreamStats
 from .errors import OMEWritersError
 from .integrations.useq import dims_from_useq, useq_to_acquisition_settings
+from .recordings import Recording, open_recording
 from .settings import (
     AcquisitionSettings,
     BufferSettings,
@@ -39,7 +41,10 @@ __all__ = [
     "Plate",
     "Position",
     "PositionDimension",
+    "Recording",
     "RecoveryReport",
+    "ReplayProgress",
+    "ReplayReport",
     "StandardAxis",
     "StreamStats",
     "VerificationReport",
@@ -47,7 +52,9 @@ __all__ = [
     "create_stream",
     "dims_from_standard_axes",
     "dims_from_useq",
+    "open_recording",
     "recover",
+    "replay",
     "useq_to_acquisition_settings",
     "verify",
 ]

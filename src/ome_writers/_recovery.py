@@ -30,6 +30,7 @@ from .abc import WritePlan
 from .engine import (
     APPENDED,
     FATES_FILE,
+    LOST,
     RECORDS_FILE,
     SKIPPED,
     RecordLog,
@@ -39,7 +40,7 @@ from .engine import (
     write_fates,
 )
 from .engine._assembly import end_of_begun_layers
-from .engine._fates import LOST, PENDING
+from .engine._fates import PENDING
 from .errors import NotRecoverableError, OMEWritersError, WriteError
 from .settings import AcquisitionSettings
 
@@ -178,10 +179,10 @@ def recover(path: str | Path) -> RecoveryReport:
     except OSError as error:
         state = Completeness.read(folder)
         if state is not None and (state.closed or state.recovered):  # on a medium that can't be written to
-            return _completed(folder, begun)
+            return complete_dataset(folder, begun)
         raise WriteError(f"{folder.root} can't be written to: {error}") from error
     try:
-        return _completed(folder, begun)
+        return complete_dataset(folder, begun)
     except OMEWritersError:
         raise
     except OSError as error:
@@ -190,7 +191,21 @@ def recover(path: str | Path) -> RecoveryReport:
         lock.release()
 
 
-def _completed(folder: DatasetFolder, begun: Begun) -> RecoveryReport:
+def complete_dataset(folder: DatasetFolder, begun: Begun) -> RecoveryReport:
+    """Complete a dataset if that is needed; the caller holds the lock.
+
+    Parameters
+    ----------
+    folder : DatasetFolder
+        The dataset.
+    begun : Begun
+        What is known of it.
+
+    Raises
+    ------
+    NotRecoverableError
+        If what is needed to complete it is damaged.
+    """
     from .backends._salvage import ChunkCensus, Salvage, unfinished
 
     plan = plan_dataset(begun.settings, folder.root, always_sharded=begun.always_sharded)
@@ -354,7 +369,7 @@ def continuation(
     begun = Begun.read(folder)
     check_same_data(settings, begun)
     before = Completeness.read(folder)
-    report = _completed(folder, begun)
+    report = complete_dataset(folder, begun)
     frame = report.lost[0].start if report.lost else report.frames_taken
     first = frame
     plan = plan_dataset(settings, folder.root, always_sharded=begun.always_sharded)

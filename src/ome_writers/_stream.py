@@ -12,26 +12,20 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, cast
+from typing import Any, Self, cast
 
 from . import _files
-from ._dataset import WRITING_FOLDER, DatasetFolder, encode
+from ._begin import RECORDS_GROUP, OpenDataset, begin, prepare, reopen
+from ._dataset import WRITING_FOLDER, encode
 from ._documents import (
-    OME_XML,
     ArrayDocuments,
-    Begun,
     Completeness,
-    __version__,
-    plan_dataset,
     with_completeness_of,
     write_frame_metadata,
     write_ome_xml,
 )
-from ._lock import DatasetLock, check_unlocked
-from ._recovery import Continuation, continuation
 from ._router import Router
-from .abc import BlockSink, FrameSink, LayerSink, Sink, WritePlan
-from .backends import load_backend
+from .abc import BlockSink, FrameSink, LayerSink
 from .engine import (
     FATES_FILE,
     RECORDS_FILE,
@@ -51,13 +45,10 @@ from .errors import (
     MetadataError,
     OMEWritersError,
     UnknownGroupError,
-    UnsupportedError,
     WriteError,
 )
-from .metadata import group_document, hierarchy, ome_xml, reserved_namespaces
+from .metadata import reserved_namespaces
 from .settings import AcquisitionSettings
-
-_RECORDS_GROUP: Final = RECORDS_FILE.partition("/")[0]
 
 
 class OMEStream:
@@ -66,25 +57,17 @@ class OMEStream:
     Use it as a context manager, or call :meth:`close`. One thread at a time may call its methods.
     """
 
-    def __init__(
-        self,
-        settings: AcquisitionSettings,
-        folder: DatasetFolder,
-        groups: frozenset[str],
-        plan: WritePlan,
-        sink_class: type[Sink],
-        lock: DatasetLock,
-        earlier: Continuation | None = None,
-    ) -> None:
-        memory = plan_memory(sink_class, plan, settings.buffer)
+    def __init__(self, dataset: OpenDataset) -> None:
+        settings, plan, earlier = dataset.settings, dataset.plan, dataset.earlier
+        memory = plan_memory(dataset.sink_class, plan, settings.buffer)
         self._settings = settings
-        self._folder = folder
-        self._lock = lock
+        self._folder = dataset.folder
+        self._lock = dataset.lock
         self._earlier = earlier
-        self._groups = groups
+        self._groups = dataset.groups
         self._layout = plan.layout
         self._router = Router(plan.layout.axes)
-        self._sink = sink_class(plan)
+        self._sink = dataset.sink_class(plan)
         self._records = RecordLog(plan.root / RECORDS_FILE, [image.path for image in plan.layout.images])
         self._records.take_over(plan.first_frame)
         self._fates = FrameFates(
@@ -99,7 +82,7 @@ class OMEStream:
             assembly = BlockAssembly(self._sink, plan.geometry, self._router, memory.extent)
         else:
             assembly = BatchAssembly(cast("FrameSink", self._sink), plan.geometry, self._router, memory.extent[0])
-        self._documents = ArrayDocuments(folder, plan, None if earlier is None else earlier.extents)
+        self._documents = ArrayDocuments(dataset.folder, plan, None if earlier is None else earlier.extents)
         self._engine = Engine(
             assembly=assembly,
             router=self._router,
@@ -349,7 +332,7 @@ class OMEStream:
         """Have everything that was written on the medium: first what the journal speaks of, then the journal."""
         self._records.sync()
         self._fates.sync()
-        for folder in (_RECORDS_GROUP, WRITING_FOLDER):
+        for folder in (RECORDS_GROUP, WRITING_FOLDER):
             _files.system.sync_folder(self._folder.root / folder)
         self._sink.sync()
 
@@ -413,64 +396,22 @@ def create_stream(settings: AcquisitionSettings, *, resume: bool = False) -> OME
         If the dataset can't be made (also an OSError).
     """
     settings = settings.model_copy(deep=True)
-    settings.validate_stream_ready()
-    sink_class = load_backend(settings.format.backend)
-    folder = DatasetFolder(_absolute(settings.output_path), durable=settings.durability == "system")
-    plan = plan_dataset(settings, folder.root, always_sharded=sink_class.capabilities.always_sharded)
-    sink_class.check(plan)
-    plan_memory(sink_class, plan, settings.buffer)
+    folder, sink_class = prepare(settings)
     if any(stream.path == folder.root and not stream.closed for stream in list(_open_streams)):
         raise DatasetInUseError(f"{folder.root} is being written by another stream of this process; close that first")
-    if resume and folder.root.exists():
-        return _resumed(settings, folder, sink_class)
-    folder.check(overwrite=settings.overwrite)
-    check_unlocked(folder.root)
-    documents = hierarchy(settings, plan.layout, version=__version__)
-    groups = {path: group_document(attributes) for path, attributes in documents.items()}
-    arrays = {image.array_path: plan.array_document for image in plan.layout.images}
-    lock = None
+    going_on = resume and folder.root.exists()
+    dataset = (reopen if going_on else begin)(settings, folder, sink_class)
     try:
-        folder.create({**groups, _RECORDS_GROUP: group_document({})}, arrays)
-        lock = DatasetLock(folder.root)
-        Begun(settings, sink_class.capabilities.name, sink_class.capabilities.always_sharded).write(folder)
-        Completeness(Router(plan.layout.axes).total).write(folder)
-        text = ome_xml(settings, plan.layout, counts=tuple(n or 0 for n in plan.geometry.shape))
-        if text is not None:
-            folder.write_text(OME_XML, text)
-        stream = OMEStream(settings, folder, frozenset(groups), plan, sink_class, lock)
+        stream = OMEStream(dataset)
     except BaseException as error:
-        if lock is not None:
-            lock.release()
-        folder.undo()
+        dataset.give_up()
         if isinstance(error, OSError) and not isinstance(error, OMEWritersError):
+            if going_on:
+                raise WriteError(f"{folder.root} can't be resumed: {error}") from error
             raise folder.not_made(error) from error
         raise
-    folder.commit()
-    return stream
-
-
-def _resumed(settings: AcquisitionSettings, folder: DatasetFolder, sink_class: type[Sink]) -> OMEStream:
-    """Return a stream that goes on with a dataset."""
-    if not sink_class.capabilities.resumes:  # also when nothing is in it yet
-        raise UnsupportedError(
-            f"backend {sink_class.capabilities.name!r} can't go on with arrays that were begun before. Resume with "
-            "backend 'direct', which writes the same arrays."
-        )
-    Begun.read(folder)  # before the lock is made in a folder that is none of ours
-    lock = None
-    try:
-        lock = DatasetLock(folder.root)
-        name, whole = sink_class.capabilities.name, issubclass(sink_class, BlockSink)
-        earlier = continuation(folder, settings, backend=name, whole_blocks=whole)
-        sink_class.check(earlier.plan)
-        groups = frozenset(hierarchy(settings, earlier.plan.layout, version=__version__))
-        stream = OMEStream(settings, folder, groups, earlier.plan, sink_class, lock, earlier)
-    except BaseException as error:
-        if lock is not None:
-            lock.release()
-        if isinstance(error, OSError) and not isinstance(error, OMEWritersError):
-            raise WriteError(f"{folder.root} can't be resumed: {error}") from error
-        raise
+    if not going_on:
+        folder.commit()
     return stream
 
 
@@ -483,13 +424,6 @@ def _as_write_error(path: str) -> Iterator[None]:
         raise
     except OSError as error:
         raise WriteError(f"the attributes of group {path!r} can't be written: {error}") from error
-
-
-def _absolute(path: str) -> Path:
-    try:
-        return Path(path).expanduser().absolute()
-    except RuntimeError:  # a name that begins with "~" and is no user's
-        return Path(path).absolute()
 
 
 def _check_json(value: Mapping[str, Any], what: str) -> None:

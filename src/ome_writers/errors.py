@@ -20,6 +20,7 @@ __all__ = [
     "NotADatasetError",
     "NotRecoverableError",
     "OMEWritersError",
+    "RecordingError",
     "ResumeError",
     "SettingsError",
     "StreamClosedError",
@@ -81,6 +82,12 @@ class NotRecoverableError(OMEWritersError, ValueError):
     """A path holds no dataset that a stream of this package has begun, or what is needed to complete it is damaged."""
 
     kind = "not-recoverable"
+
+
+class RecordingError(OMEWritersError, ValueError):
+    """A recorded acquisition is not there, is damaged, or is of no kind that can be read."""
+
+    kind = "recording"
 
 
 class ResumeError(OMEWritersError, ValueError):

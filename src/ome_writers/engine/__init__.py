@@ -2,7 +2,8 @@
 
 from ._assembly import BatchAssembly, BlockAssembly, LayerAssembly, first_to_rewrite
 from ._engine import Engine, StreamStats
-from ._fates import APPENDED, FATES_FILE, SKIPPED, FrameFates, ranges_of, read_fates, write_fates
+from ._fates import APPENDED, FATES_FILE, LOST, SKIPPED, FrameFates, ranges_of, read_fates, write_fates
+from ._frames import encode_metadata
 from ._plan import MemoryPlan, plan_memory
 from ._pool import BufferPool
 from ._records import RECORDS_FILE, RECORDS_PER_IMAGE, RecordLog
@@ -11,6 +12,7 @@ from ._workers import Workers
 __all__ = [
     "APPENDED",
     "FATES_FILE",
+    "LOST",
     "RECORDS_FILE",
     "RECORDS_PER_IMAGE",
     "SKIPPED",
@@ -24,6 +26,7 @@ __all__ = [
     "RecordLog",
     "StreamStats",
     "Workers",
+    "encode_metadata",
     "first_to_rewrite",
     "plan_memory",
     "ranges_of",
