@@ -90,14 +90,14 @@ def _run(task: Mapping[str, object]) -> Measurement:
         contender(small, small.pixels(), folder / "imports.ome.zarr")  # imports and thread pools are not measured
         if workload.nbytes > _SMALL_BYTES:
             if workload.fps is None:
-                _have_memory_free(2 * workload.nbytes + (1 << 30))
+                have_memory_free(2 * workload.nbytes + (1 << 30))
             else:
                 _have_memory_in_use()
-        before = _reset_peak()
+        before = reset_peak()
         timing = contender(workload, pixels, path)
         latencies = np.array(timing.calls or [0.0]) * 1e3
-        growth = _peak() - before
-        wrong = 0 if name == "limit" else _wrong_frames(workload, pixels, path, _independent_reader(name))
+        growth = peak_memory() - before
+        wrong = 0 if name == "limit" else wrong_frames(workload, pixels, path, _independent_reader(name))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     p50, p99 = np.percentile(latencies, [50, 99])
@@ -116,7 +116,7 @@ def _first_shards(workload: Workload) -> Workload:
 # lies free, in rounds of two seconds. That is not a cost of writing, and whoever comes first would pay for the others.
 
 
-def _have_memory_free(nbytes: int) -> None:
+def have_memory_free(nbytes: int) -> None:
     """Use memory once and give it back, so that the machine has it for the next two seconds.
 
     The process under test stays as it is: it has to get this memory from the operating system anew.
@@ -146,14 +146,14 @@ def _have_memory_in_use() -> None:
             file.readinto(piece)
 
 
-def _reset_peak() -> int:
+def reset_peak() -> int:
     """Reset the peak of resident memory where the system can; return resident bytes now."""
     if _CLEAR_REFS.exists():
         _CLEAR_REFS.write_text("5")
     return int(psutil.Process().memory_info().rss)
 
 
-def _peak() -> int:
+def peak_memory() -> int:
     if _CLEAR_REFS.exists():
         text = Path("/proc/self/status").read_text()
         return int(re.search(r"VmHWM:\s*(\d+)", text).group(1)) * 1024  # type: ignore[union-attr]
@@ -167,7 +167,7 @@ def _independent_reader(contender: str) -> str:
     return "zarr-python" if contender.startswith("tensorstore") else "tensorstore"
 
 
-def _wrong_frames(workload: Workload, pixels: Frames, path: Path, reader: str) -> int:
+def wrong_frames(workload: Workload, pixels: Frames, path: Path, reader: str = "tensorstore") -> int:
     """Read back with a library that did not write, and count frames that differ."""
     arrays = [_open(reader, path / workload.array_path(position)) for position in range(workload.positions)]
     numbers = [workload.numbers(position) % len(pixels) for position in range(workload.positions)]

@@ -13,6 +13,8 @@ from benchmarks.__main__ import main
 from benchmarks._contenders import CONTENDERS, Timing
 from benchmarks._measure import _run
 from benchmarks._workloads import WORKLOADS, Frames, Workload
+from benchmarks.replay import CONTENDERS as REPLAY_CONTENDERS
+from benchmarks.replay import main as replay_main
 
 TINY = WORKLOADS["sharded-raw"].scaled(0.1).shrunk(64)
 
@@ -42,6 +44,16 @@ def test_loops_of_all_libraries_run(tmp_path: Path) -> None:
         for kind in ("loop", "gathering loop"):
             task = {"contender": f"{name} {kind}", "workload": asdict(TINY), "scratch": str(tmp_path)}
             assert _run(task).wrong_frames == 0
+
+
+@pytest.mark.timeout(300)
+def test_the_benchmark_of_replay_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A recording is read, written and replayed, all frames come out right, and the table has all three."""
+    arguments = ["--runs", "1", "--scale", "0.1", "--side", "64", "--scratch", str(tmp_path)]
+    assert replay_main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in REPLAY_CONTENDERS)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_wrong_frame_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,10 @@ _OF_ARRAYS: Final = re.compile(r"(c|\d+(\.\d+)*)(\.__lock|\.[0-9a-f]+\.partial)?
 WRITING_FOLDER: Final = "ome_writers/writing"
 """Folder of chunks that are being written, or whose writer has died, below the dataset's root."""
 
+REGIONS_FOLDER: Final = "ome_writers/regions"
+"""Folder of regions that processes of a cluster put together, each a dataset of its own, below the dataset's root."""
+
+_WRITING: Final = tuple(WRITING_FOLDER.split("/"))
 _OF_CHUNKS: Final = re.compile(r"\d+-\d+(\.\d+)*")
 
 
@@ -228,7 +232,7 @@ def _foreign_files(root: Path) -> Iterator[Path]:
             in_arrays.discard(folder)
             in_arrays.update(os.path.join(folder, name) for name in subfolders)  # noqa: PTH118  as os.walk does
         for name in files:
-            in_progress = Path(folder) == root / WRITING_FOLDER and _OF_CHUNKS.fullmatch(name)
+            in_progress = Path(folder).parts[-2:] == _WRITING and _OF_CHUNKS.fullmatch(name)  # of regions, too
             known = (
                 in_progress
                 or name in _METADATA

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from ._dataset import DatasetFolder
+from ._dataset import REGIONS_FOLDER, DatasetFolder
 from ._documents import (
     ArrayDocuments,
     Begun,
@@ -209,6 +210,7 @@ def complete_dataset(folder: DatasetFolder, begun: Begun) -> RecoveryReport:
     from .backends._salvage import ChunkCensus, Salvage, unfinished
 
     plan = plan_dataset(begun.settings, folder.root, always_sharded=begun.always_sharded)
+    shutil.rmtree(folder.root / REGIONS_FOLDER, ignore_errors=True)  # none of them has been moved into the dataset
     state = Completeness.read(folder)
     if state is not None and (state.closed or state.recovered) and not unfinished(folder.root):
         return _report(folder, state, Salvage(), needed=False)

@@ -11,9 +11,10 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,6 +23,7 @@ import numpy.typing as npt
 
 from ome_writers import _files
 from ome_writers._begin import OpenDataset, begin, complete_only, prepare
+from ome_writers._dataset import REGIONS_FOLDER
 from ome_writers._documents import (
     ArrayDocuments,
     Completeness,
@@ -52,7 +54,8 @@ from ._report import ReplayProgress, ReplayReport
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-_REGIONS_FOLDER: Final = "ome_writers/regions"
+_PATIENCE_SECONDS: Final = 60
+"""How long to wait, after an error, for regions that workers are writing."""
 
 
 def replay_on_cluster(
@@ -107,7 +110,7 @@ def replay_on_cluster(
         open_things.callback(dataset.lock.release)
         if not going_on:
             folder.commit()
-        return _Coordinator(client, recording, dataset, progress, start).carry_out()
+        return _Coordinator(client, recording, recording.origin, dataset, progress, start).carry_out()
 
 
 class _Coordinator:
@@ -117,6 +120,7 @@ class _Coordinator:
         self,
         client: Client,
         recording: Recording,
+        source: tuple[Any, Mapping[str, Any]],
         dataset: OpenDataset,
         progress: Callable[[ReplayProgress], None] | None,
         start: float,
@@ -133,6 +137,9 @@ class _Coordinator:
         self._present = self._walk.present(self._total)
         self._done = np.zeros(self._total, np.bool_)
         self._done[dataset.frames_on_disk] = True
+        self._run = secrets.token_hex(8)
+        self._settings = dataset.settings.model_dump_json()
+        self._source = source
         self._before = int((self._done & self._present).sum())
 
     def carry_out(self) -> ReplayReport:
@@ -143,7 +150,7 @@ class _Coordinator:
         try:
             self._write_regions()
         finally:
-            shutil.rmtree(folder.root / _REGIONS_FOLDER, ignore_errors=True)
+            shutil.rmtree(folder.root / REGIONS_FOLDER, ignore_errors=True)
             self._complete()
         return self._report()
 
@@ -151,30 +158,58 @@ class _Coordinator:
         from distributed import as_completed
         from distributed.scheduler import KilledWorker
 
-        shape = self._layout.geometry.shape[:-2]
-        told = (self._recording.origin, self._dataset.settings.model_dump_json(), str(self._dataset.folder.root))
-        run = secrets.token_hex(8)
-        numbers: dict[Future, npt.NDArray[Any]] = {}
-        for region in plan_regions(self._layout.geometry, len(self._layout.images)):
-            frames = region.frames(self._router, shape)
-            if (self._present[frames] & ~self._done[frames]).any():
-                key = f"ome-writers-region-{run}-{region.number}"
-                numbers[self._client.submit(write_region, _Task(run, *told, region), key=key, pure=False)] = frames
-            else:
-                self._done[frames] = True
+        (self._dataset.folder.root / REGIONS_FOLDER).mkdir()
+        regions = self._missing_regions()
+        numbers: dict[Future, npt.NDArray[Any]] = dict(self._submit(islice(regions, self._at_once())))
+        running = as_completed(list(numbers))
         try:
-            for future in as_completed(list(numbers)):
+            for future in running:
                 future.result()
                 self._done[numbers.pop(future)] = True
                 self._show()
+                more = dict(self._submit(islice(regions, max(1, self._at_once() - len(numbers)))))
+                numbers |= more
+                running.update(list(more))
         except KilledWorker as error:
             raise WriteError(
                 f"workers of the cluster ended again and again while they wrote to {self._dataset.folder.root}: "
                 f"{error}. Look at their logs and their memory limit, and resume."
             ) from error
         finally:
-            if numbers:
-                self._client.cancel(list(numbers))
+            self._wait_for(numbers)
+
+    def _missing_regions(self) -> Iterator[tuple[Region, npt.NDArray[Any]]]:
+        """Yield the regions that lack frames, and the numbers of their frames."""
+        shape = self._layout.geometry.shape[:-2]
+        for region in plan_regions(self._layout.geometry, len(self._layout.images)):
+            frames = region.frames(self._router, shape)
+            if (self._present[frames] & ~self._done[frames]).any():
+                yield region, frames
+            else:
+                self._done[frames] = True
+
+    def _submit(self, regions: Iterable[tuple[Region, npt.NDArray[Any]]]) -> Iterator[tuple[Future, npt.NDArray[Any]]]:
+        for region, frames in regions:
+            task = _Task(self._run, self._source, self._settings, str(self._dataset.folder.root), region)
+            key = f"ome-writers-region-{self._run}-{region.number}"
+            yield self._client.submit(write_region, task, key=key, pure=False), frames
+
+    def _at_once(self) -> int:
+        """Return how many tasks the cluster is given at once: enough that no worker waits for one."""
+        return 2 * max(1, int(sum(self._client.nthreads().values())))
+
+    def _wait_for(self, numbers: Mapping[Future, npt.NDArray[Any]]) -> None:
+        """Wait, after an error, for what workers have in hand: there is no way to stop them."""
+        from distributed import wait
+
+        if not numbers:
+            return
+        with suppress(TimeoutError):
+            wait(list(numbers), timeout=_PATIENCE_SECONDS)
+        for future, frames in numbers.items():
+            if future.status == "finished":
+                self._done[frames] = True
+        self._client.cancel(list(numbers))
 
     def _show(self) -> None:
         if self._progress is not None:
@@ -255,9 +290,7 @@ def write_region(task: _Task) -> None:
     settings = AcquisitionSettings.model_validate_json(task.settings)
     with _opened.borrow(task) as recording:
         region = RegionRecording(recording, settings, task.region)
-        folder = Path(task.root, _REGIONS_FOLDER)
-        folder.mkdir(exist_ok=True)
-        staged = folder / f"{task.region.number}.{secrets.token_hex(4)}.ome.zarr"
+        staged = Path(task.root, REGIONS_FOLDER) / f"{task.region.number}.{secrets.token_hex(4)}.ome.zarr"
         try:
             replay(region, region_settings(settings, task.region, staged), skip_missing=True)
             _move(settings, task, staged)

@@ -29,11 +29,11 @@ def replay_settings(
     recording : Recording
         What is replayed.
     settings : AcquisitionSettings or path
-        Where to, and how it is stored. What these settings leave out (dimensions, dtype, plate) is as recorded. A path
-        alone means blosc-lz4 and planned chunks.
+        Where to, and how it is stored. What these settings leave out (dimensions, dtype, plate) is as recorded; their
+        dimensions may leave out recorded ones of one step. A path alone means blosc-lz4 and planned chunks.
     order : sequence of str, optional
-        Names of the index dimensions in the acquisition order to simulate, slowest first; by default that of the
-        settings' dimensions, or as recorded.
+        Names of the index dimensions in the acquisition order to simulate, slowest first (those of one step may be left
+        out); by default that of the settings' dimensions, or as recorded.
 
     Returns
     -------
@@ -66,18 +66,19 @@ def _in_order(dimensions: Sequence[Dimension], order: Sequence[str] | None) -> t
     if order is None:
         return tuple(dimensions)
     by_name = {d.name: d for d in dimensions[:-2]}
-    if sorted(order) != sorted(by_name):
+    left = [name for name, d in by_name.items() if name not in order and d.count == 1]  # wherever they stand
+    if sorted([*left, *order]) != sorted(by_name):
         raise SettingsError(
             f"order {', '.join(order) or '(empty)'} does not name each index dimension once; "
             f"allowed are {', '.join(by_name) or 'none: this is a single frame'}, in any order"
         )
-    return (*(by_name[name] for name in order), *dimensions[-2:])
+    return (*(by_name[name] for name in (*left, *order)), *dimensions[-2:])
 
 
 def _dimension_faults(recording: Recording, settings: AcquisitionSettings) -> Iterator[str]:
     recorded = {d.name: d.count for d in recording.dimensions}
     given = {d.name: d.count for d in settings.dimensions}
-    if missing := [name for name in recorded if name not in given]:
+    if missing := [name for name, count in recorded.items() if name not in given and count != 1]:
         yield f"dimensions {', '.join(missing)} of the recording are not among them"
     if unknown := [name for name in given if name not in recorded]:
         yield f"there are no dimensions {', '.join(unknown)} in the recording, which has {', '.join(recorded)}"
@@ -102,18 +103,20 @@ class Walk:
     recording : Recording
         What is replayed.
     settings : AcquisitionSettings
-        Complete ones, whose dimensions are those of the recording in acquisition order.
+        Complete ones, whose dimensions are those of the recording in acquisition order, but for some of one step.
     """
 
     def __init__(self, recording: Recording, settings: AcquisitionSettings) -> None:
         names = [d.name for d in settings.dimensions[:-2]]
         self._shape = tuple(d.count or 0 for d in settings.dimensions[:-2])
-        self._places = [names.index(d.name) for d in recording.dimensions[:-2]]
+        recorded = [d.name for d in recording.dimensions[:-2]]
+        self._places = [names.index(name) if name in names else None for name in recorded]
         present = recording.present
         self._present = None
         if present is not None:
-            recorded = [d.name for d in recording.dimensions[:-2]]
-            self._present = np.ascontiguousarray(present.transpose([recorded.index(name) for name in names])).ravel()
+            steps = present[tuple(0 if place is None else slice(None) for place in self._places)]
+            kept = [name for name in recorded if name in names]
+            self._present = np.ascontiguousarray(steps.transpose([kept.index(name) for name in names])).ravel()
 
     def present(self, frames: int) -> npt.NDArray[np.bool_]:
         """Return of each of the first frames whether it was recorded."""
@@ -125,11 +128,13 @@ class Walk:
             numbers: npt.NDArray[Any] = np.arange(first, min(first + _AT_ONCE, frames.stop))
             if self._present is not None:
                 numbers = numbers[self._present[numbers]]
-            if not self._shape:
+            if not self._places:
                 yield from [()] * len(numbers)
                 continue
-            steps = np.unravel_index(numbers, self._shape)
-            yield from zip(*(steps[place].tolist() for place in self._places), strict=True)
+            steps = np.unravel_index(numbers, self._shape) if self._shape else ()
+            zeros = [0] * len(numbers)
+            columns = (zeros if place is None else steps[place].tolist() for place in self._places)
+            yield from zip(*columns, strict=True)
 
     def runs(self, frames: range) -> Iterator[tuple[range, bool]]:
         """Yield runs of frames that follow each other, and whether they were recorded."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ class Prefetch:
             for batch in batches:
                 yield from zip(batch.pixels, batch.metadata, strict=False)
 
-    def _read_batches(self) -> Iterator[_Batch]:
+    def _read_batches(self) -> Generator[_Batch]:
         reading: deque[Future[_Batch]] = deque()
         shape = (self._size, *self._recording.frame_shape)
         for _ in range(self._batches):

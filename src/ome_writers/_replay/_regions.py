@@ -116,7 +116,7 @@ class RegionRecording(Recording):
             *recording.dimensions[-2:],
         )
         names = [d.name for d in recording.dimensions[:-2]]
-        self._first = [first[name] for name in names]
+        self._first = [first.get(name, 0) for name in names]
         self._places = [next((i for i, d in enumerate(own) if d.name == name), None) for name in names]
         self.present = self._present([d.name for d in own], extent, names)
 

@@ -1,0 +1,261 @@
+"""Replay on a Dask cluster of processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+from ome_writers import (
+    AcquisitionSettings,
+    Channel,
+    Dimension,
+    PositionDimension,
+    ReplayProgress,
+    open_recording,
+    recover,
+    replay,
+    verify,
+)
+from ome_writers.errors import ResumeError, SettingsError, UnsupportedError, WriteError
+
+dask = pytest.importorskip("dask")
+distributed = pytest.importorskip("distributed")
+
+pytestmark = [
+    pytest.mark.dask,
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # sockets of the cluster's own
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Any]:
+    """Start a cluster of two processes with a thread each."""
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0", silence_logs=50
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        yield client
+
+
+PIXELS = np.random.default_rng(5).integers(1, 4000, (5, 3, 2, 7, 24, 40), np.uint16)  # t, p, c, z, y, x
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Record an acquisition of three positions."""
+    np.save(tmp_path / "run.npy", PIXELS)
+    return tmp_path / "run.npy"
+
+
+def dimensions(**changes: dict[str, Any]) -> tuple[Dimension, ...]:
+    """Return the dimensions of the acquisition, in chunks and shards that do not divide it."""
+    fields: dict[str, dict[str, Any]] = {
+        "t": {"count": 5, "scale": 2.0, "unit": "second"},
+        "p": {"coords": ["left", "middle", "right"]},
+        "c": {"coords": [Channel(name="DAPI", color="blue"), Channel(name="FITC", color="lime")]},
+        "z": {"count": 7, "chunk_size": 2, "shard_size_chunks": 2, "scale": 0.5, "unit": "micrometer"},
+        "y": {"count": 24, "chunk_size": 16, "shard_size_chunks": 1},
+        "x": {"count": 40, "chunk_size": 16, "shard_size_chunks": 2},
+    }
+    merged = {name: {**values, **changes.get(name, {})} for name, values in fields.items()}
+    return tuple((PositionDimension if name == "p" else Dimension)(name=name, **v) for name, v in merged.items())
+
+
+def documents(root: Path) -> dict[str, Any]:
+    """Return every document of a dataset."""
+    return {str(path.relative_to(root)): json.loads(path.read_text()) for path in root.rglob("zarr.json")}
+
+
+def assert_same(root: Path, other: Path) -> None:
+    """Assert that two datasets have the same documents, files and pixels."""
+    assert documents(root) == documents(other)
+    names = [
+        {str(p.relative_to(r)) for p in r.rglob("*") if p.is_file() and p.name != "settings.json"}
+        for r in (root, other)
+    ]
+    assert names[0] == names[1]
+    for path in documents(root):
+        if path.endswith("0/zarr.json"):
+            array = path.removesuffix("/zarr.json")
+            np.testing.assert_array_equal(zarr.open_array(root / array)[...], zarr.open_array(other / array)[...])
+
+
+@pytest.mark.parametrize("sharded", [True, False])
+@pytest.mark.parametrize("order", [("t", "p", "c", "z"), ("p", "z", "t", "c")])
+def test_the_same_as_in_one_process(
+    client: Any, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: tuple[str, ...], sharded: bool
+) -> None:
+    """A cluster writes what a single process writes: documents, files, and every pixel, in any order of acquisition."""
+    whole = {} if sharded else {name: {"shard_size_chunks": None} for name in "zyx"}
+    monkeypatch.setattr("ome_writers._replay._regions.REGION_BYTES", 1)
+    with open_recording(source, axes="tpczyx") as recording:
+        for where, on in ((tmp_path / "one.ome.zarr", None), (tmp_path / "many.ome.zarr", client)):
+            settings = AcquisitionSettings(
+                root_path=str(where), dimensions=dimensions(**whole), compression="blosc-lz4", dtype="uint16"
+            )
+            report = replay(recording, settings, order=order, client=on)
+            assert report.complete
+            assert report.frames_appended == 5 * 3 * 2 * 7
+    assert_same(tmp_path / "one.ome.zarr", tmp_path / "many.ome.zarr")
+    found = zarr.open_array(tmp_path / "many.ome.zarr" / "middle" / "0")
+    np.testing.assert_array_equal(found[...], PIXELS[:, 1])
+    assert verify(tmp_path / "many.ome.zarr").ok
+    assert not recover(tmp_path / "many.ome.zarr").needed
+
+
+def test_a_worker_that_is_killed(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The regions of a worker that is killed in the middle are written by the others; the result is the same."""
+    monkeypatch.setattr("ome_writers._replay._regions.REGION_BYTES", 1)
+    killed = threading.Event()
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0", silence_logs=50
+        ) as cluster,
+        distributed.Client(cluster) as client,
+        open_recording(source, axes="tpczyx") as recording,
+    ):
+
+        def kill_one(progress: ReplayProgress) -> None:
+            if progress.frames_done > 20 and not killed.is_set():
+                killed.set()
+                pids = client.run(os.getpid)
+                os.kill(next(iter(pids.values())), signal.SIGKILL)
+
+        settings = AcquisitionSettings(
+            root_path=str(tmp_path / "many.ome.zarr"), dimensions=dimensions(), compression="blosc-lz4", dtype="uint16"
+        )
+        report = replay(recording, settings, client=client, progress=kill_one)
+        alone = settings.model_copy(update={"root_path": str(tmp_path / "one.ome.zarr")}, deep=True)
+        replay(recording, alone)
+    assert killed.is_set()
+    assert report.complete
+    assert_same(tmp_path / "one.ome.zarr", tmp_path / "many.ome.zarr")
+    assert verify(tmp_path / "many.ome.zarr").ok
+
+
+def test_workers_that_end_again_and_again(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster that gives up on a region is an error that says so, and the dataset can be resumed."""
+    monkeypatch.setattr("ome_writers._replay._regions.REGION_BYTES", 1)
+    settings = AcquisitionSettings(root_path=str(tmp_path / "x.ome.zarr"), dimensions=dimensions(), dtype="uint16")
+
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0", silence_logs=50
+        ) as cluster,
+        distributed.Client(cluster) as own,
+        open_recording(source, axes="tpczyx") as recording,
+    ):
+
+        def kill_all(progress: ReplayProgress) -> None:
+            for pid in own.run(os.getpid).values():
+                os.kill(pid, signal.SIGKILL)
+
+        with pytest.raises(WriteError, match="ended again and again"):
+            replay(recording, settings, client=own, progress=kill_all)
+        said = documents(tmp_path / "x.ome.zarr")["zarr.json"]["attributes"]["ome_writers"]["completeness"]
+        assert not said["closed"]
+        assert replay(recording, settings, client=own, resume=True).complete
+    assert verify(tmp_path / "x.ome.zarr").ok
+
+
+@pytest.mark.parametrize("then", ["resume", "overwrite", "recover"])
+def test_what_a_coordinator_that_was_killed_leaves(client: Any, source: Path, tmp_path: Path, then: str) -> None:
+    """Regions that were being put together when everything was killed are removed, whatever is done next."""
+    path = tmp_path / "x.ome.zarr"
+    settings = AcquisitionSettings(root_path=str(path), dimensions=dimensions(), dtype="uint16")
+    with open_recording(source, axes="tpczyx") as recording:
+        replay(recording, settings, limit=50)
+        left = path / "ome_writers" / "regions" / "3.abcd.ome.zarr"
+        replay(PIXELS[0, 0, 0], AcquisitionSettings(root_path=str(left)), limit=2)
+        if then == "recover":
+            recover(path)
+        else:
+            settings.overwrite = then == "overwrite"
+            assert replay(recording, settings, client=client, resume=then == "resume").complete
+            assert verify(path).ok
+    assert not left.parent.exists()
+
+
+def test_interrupted_and_resumed(client: Any, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is interrupted says what it holds, and a second replay writes only the rest, with a cluster or without."""
+    monkeypatch.setattr("ome_writers._replay._regions.REGION_BYTES", 1)
+
+    def interrupt(progress: ReplayProgress) -> None:
+        if progress.frames_done > 100:
+            raise KeyboardInterrupt
+
+    with open_recording(source, axes="tpczyx") as recording:
+        for name, again in (("many", client), ("one", None)):
+            path = tmp_path / f"{name}.ome.zarr"
+            settings = AcquisitionSettings(
+                root_path=str(path), dimensions=dimensions(), compression="blosc-lz4", dtype="uint16"
+            )
+            with pytest.raises(KeyboardInterrupt):
+                replay(recording, settings, client=client, progress=interrupt)
+            said = documents(path)["zarr.json"]["attributes"]["ome_writers"]["completeness"]
+            assert not said["closed"]
+            assert 100 < said["frames_written"] < 210
+            assert not (path / "ome_writers" / "regions").exists()
+            if again is None:
+                with pytest.warns(UserWarning, match="again"):
+                    report = replay(recording, settings, resume=True)
+            else:
+                report = replay(recording, settings, client=again, resume=True)
+                assert report.frames_appended == 210 - said["frames_written"]
+            assert report.complete
+    assert_same(tmp_path / "one.ome.zarr", tmp_path / "many.ome.zarr")
+
+
+def test_resume_what_a_single_process_began(client: Any, source: Path, tmp_path: Path) -> None:
+    """A cluster goes on with a dataset that a single process has begun, also inside of a shard."""
+    with open_recording(source, axes="tpczyx") as recording:
+        settings = AcquisitionSettings(
+            root_path=str(tmp_path / "a.ome.zarr"), dimensions=dimensions(), compression="zstd", dtype="uint16"
+        )
+        replay(recording, settings, limit=45)
+        assert replay(recording, settings, client=client, resume=True).complete
+        replay(recording, settings.model_copy(update={"root_path": str(tmp_path / "b.ome.zarr")}, deep=True))
+        other = settings.model_copy(deep=True)
+        other.compression = "blosc-lz4"
+        with pytest.raises(ResumeError, match="compression"):
+            replay(recording, other, client=client, resume=True)
+    assert_same(tmp_path / "a.ome.zarr", tmp_path / "b.ome.zarr")
+
+
+def test_what_a_cluster_refuses(client: Any, source: Path, tmp_path: Path) -> None:
+    """Pace, other backends and arrays in memory are refused before anything is written."""
+    target = tmp_path / "x.ome.zarr"
+    with open_recording(source, axes="tpczyx") as recording:
+        for wrong in ({"fps": 10.0}, {"limit": 3}):
+            with pytest.raises(SettingsError, match="camera"):
+                replay(recording, str(target), client=client, **wrong)
+        settings = AcquisitionSettings(root_path=str(target), format="tensorstore")
+        with pytest.raises(UnsupportedError, match="'direct'"):
+            replay(recording, settings, client=client)
+    with pytest.raises(SettingsError, match="path"):
+        replay(PIXELS[0, 0, 0], str(target), client=client)
+    assert not target.exists()
+
+
+def test_a_source_that_workers_can_not_read(client: Any, source: Path, tmp_path: Path) -> None:
+    """An error of a worker arrives as it is, and the dataset does not claim to be complete."""
+    target = tmp_path / "x.ome.zarr"
+    with open_recording(source, axes="tpczyx") as recording:
+        source.unlink()
+        with pytest.raises(ValueError, match="nothing at this path"):
+            replay(recording, str(target), client=client)
+    assert not documents(target)["zarr.json"]["attributes"]["ome_writers"]["completeness"]["closed"]
