@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ._contenders import LOOPS, STREAMS
+from ._contenders import COPY_AND_WRITE, LOOPS, STREAMS
 from ._measure import CACHED_FILE, measure
 from ._tables import Results, comparison, overhead, picture
 from ._workloads import WORKLOADS, Workload
@@ -39,7 +39,7 @@ def _contenders(workload: Workload, backends: list[str]) -> list[str]:
     """Return who writes a workload."""
     names = [f"{backend} stream" for backend in backends]
     if workload.fps is not None:  # a camera that sets the pace: only latency and memory tell
-        return [*names, "tensorstore frames", "acquire-zarr frames"]
+        return [*names, "tensorstore frames", "acquire-zarr frames", COPY_AND_WRITE]
     loops = [name for name in backends if name in LOOPS] if workload.name in _AGAINST_LOOPS else []
     both = (f"{library} {kind}" for library in loops for kind in ("loop", "gathering loop"))
     return [*names, *both, "tensorstore frames", "acquire-zarr frames", "limit"]

@@ -6,14 +6,17 @@ Each contender is a function of (workload, pixels, path) that writes the workloa
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -333,18 +336,61 @@ def limit(workload: Workload, pixels: Frames, path: Path) -> Timing:
     return Timing(writing=max(encoding, _copy_and_write(path, copies, buffer, per_file)))
 
 
-def _copy_and_write(path: Path, pieces: Iterable[Any], buffer: Any, per_file: int) -> float:
+def copy_and_write(workload: Workload, pixels: Frames, path: Path) -> Timing:
+    """Copy each frame, which nobody who takes it from a camera can leave out; write it, encoded before, in a thread.
+
+    Nothing waits for anything, so the latency of a call is what the machine does to a copy while files are written.
+    """
+    path.mkdir(parents=True)
+    encode = None if workload.compression == "none" else _encoder(workload)
+    chunks = -(-workload.side // dict(workload.chunk)["y"]) * -(-workload.side // dict(workload.chunk)["x"])
+    pieces = [chunk.tobytes() if encode is None else encode(chunk) for chunk in _distinct_chunks(workload, pixels)]
+    frames = [b"".join(pieces[first : first + chunks]) for first in range(0, len(pieces), chunks)]
+    per_file = int(np.prod(workload.block_shape[:-2]))
+    waiting: SimpleQueue[int | None] = SimpleQueue()
+
+    def write() -> None:
+        numbers = iter(waiting.get, None)
+        _write_files(path, (frames[number % len(frames)] for number in numbers if number is not None), per_file)
+
+    buffer, numbers = np.zeros_like(pixels[0]), itertools.count()
+
+    def append(_: int, frame: Frames) -> None:
+        buffer[...] = frame
+        waiting.put(next(numbers))
+
+    thread = threading.Thread(target=write)
+    thread.start()
     start = time.perf_counter()
+    try:
+        calls = _append_frames(workload, pixels, append)
+    finally:
+        waiting.put(None)
+        thread.join()
+    return Timing(writing=time.perf_counter() - start, calls=calls)
+
+
+def _write_files(path: Path, pieces: Iterable[Any], per_file: int) -> None:
     file = -1
     for number, piece in enumerate(pieces):
         if number % per_file == 0:
             if file >= 0:
                 os.close(file)
             file = os.open(path / str(number), os.O_WRONLY | os.O_CREAT, 0o666)
-        target = buffer[: len(piece)]
-        target[...] = piece
-        os.write(file, target)
-    os.close(file)
+        os.write(file, piece)
+    if file >= 0:
+        os.close(file)
+
+
+def _copy_and_write(path: Path, pieces: Iterable[Any], buffer: Any, per_file: int) -> float:
+    def copies() -> Iterator[Any]:
+        for piece in pieces:
+            target = buffer[: len(piece)]
+            target[...] = piece
+            yield target
+
+    start = time.perf_counter()
+    _write_files(path, copies(), per_file)
     return time.perf_counter() - start
 
 
@@ -390,10 +436,14 @@ GATHERING_LOOPS: dict[str, Contender] = {
 }
 """The same, gathering the shards from frames."""
 
+COPY_AND_WRITE = "copy and write()"
+"""The contender that shows what a paced camera can expect of the machine."""
+
 OTHERS: dict[str, Contender] = {
     "tensorstore frames": tensorstore_frames,
     "acquire-zarr frames": acquire_zarr_frames,
     "limit": limit,
+    COPY_AND_WRITE: copy_and_write,
 }
 """What others do with the frames of a camera, and what nobody can do faster."""
 
