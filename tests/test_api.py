@@ -36,8 +36,9 @@ OF_VERSION_3 = {
     "useq_to_acquisition_settings",
 }  # fmt: skip
 NEW = {
-    "BufferSettings", "Chunking", "Codec", "OMEWritersError", "RecoveryReport", "StreamStats", "VerificationReport",
-    "recover", "verify",
+    "BufferSettings", "Chunking", "Codec", "DatasetInfo", "OMEWritersError", "Recording", "RecoveryReport",
+    "ReplayProgress", "ReplayReport", "StreamStats", "VerificationReport", "describe", "open_recording", "recover",
+    "replay", "verify",
 }  # fmt: skip
 TO_COME = {"CoordUpdate", "OmeTiffFormat", "ScratchFormat"}
 FRAMES = np.random.default_rng(0).integers(1, 1 << 16, (12, 8, 10), np.uint16)

@@ -5,6 +5,7 @@ Declare an acquisition with :class:`AcquisitionSettings`, open it with :func:`cr
 """
 
 from ._documents import __version__
+from ._info import DatasetInfo, describe
 from ._recovery import RecoveryReport, recover
 from ._replay import ReplayProgress, ReplayReport, replay
 from ._stream import OMEStream, create_stream
@@ -34,6 +35,7 @@ __all__ = [
     "Channel",
     "Chunking",
     "Codec",
+    "DatasetInfo",
     "Dimension",
     "OMEStream",
     "OMEWritersError",
@@ -50,6 +52,7 @@ __all__ = [
     "VerificationReport",
     "__version__",
     "create_stream",
+    "describe",
     "dims_from_standard_axes",
     "dims_from_useq",
     "open_recording",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ def replay_settings(
     Raises
     ------
     SettingsError
-        If dimensions, dtype or order do not fit the recording (also a ValueError).
+        If dimensions, dtype or order do not fit the recording, or the dataset would replace it (also a ValueError).
     """
     if not isinstance(settings, AcquisitionSettings):
         settings = AcquisitionSettings(root_path=os.fspath(settings), compression="blosc-lz4", chunking="auto")
@@ -55,10 +56,23 @@ def replay_settings(
     # built anew, so that everything is checked together
     fields = {name: getattr(settings, name) for name in settings.model_fields_set | {"format"}}
     settings = AcquisitionSettings(**{**fields, **changes})
+    _check_apart(recording, Path(settings.output_path))
     faults = [*_dimension_faults(recording, settings), *_dtype_faults(recording, settings)]
     if faults:
         raise SettingsError(f"the settings do not fit {recording.name}: {'; '.join(faults)}")
     return settings
+
+
+def _check_apart(recording: Recording, destination: Path) -> None:
+    """Raise an error if the dataset would replace its source, or what the source lies in."""
+    if recording.origin is None:
+        return
+    sources = recording.origin[0]
+    target = destination.expanduser().resolve()
+    for source in [sources] if isinstance(sources, str) else sources:
+        path = Path(source).resolve()
+        if path == target or target in path.parents:
+            raise SettingsError(f"{destination} is the source, or holds it; choose another path for the dataset")
 
 
 def _in_order(dimensions: Sequence[Dimension], order: Sequence[str] | None) -> tuple[Dimension, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,16 +10,26 @@ import typer
 
 from ome_writers._recovery import recover as _recover
 
+from ._output import INTERRUPTED, AsJson, Output, Quiet
+
 
 def recover(
-    path: Annotated[Path, typer.Argument(help="The dataset's folder.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
+    path: Annotated[Path, typer.Argument(help="The dataset's folder.", show_default=False)],
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Complete a dataset whose stream was not closed, such as after a crash, and tell which frames are lost.
 
     Frames that had left the buffer are in it. Can be interrupted and started again.
 
-    For example: ome-writers recover cells.ome.zarr
+    For example:
+
+        ome-writers recover cells.ome.zarr
+        ome-writers recover cells.ome.zarr --json
     """
-    report = _recover(path)
-    typer.echo(json.dumps(report.as_dict(), indent=2) if as_json else str(report))
+    try:
+        report = _recover(path)
+    except KeyboardInterrupt:
+        print("interrupted; it can be started again", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+    Output(as_json, quiet).result(report.as_dict(), str(report))

@@ -92,10 +92,15 @@ def simulate(settings: AcquisitionSettings, frames: int) -> Iterator[SimulatedFr
 def _add_spot(camera: Frame, y: int, x: int, *, distance: float) -> None:
     """Add a spot that is wider and dimmer the further it is from focus, in slices."""
     width = 2.0 + distance
+    spot(camera, y, x, width=width, peak=2000 / width**2)
+
+
+def spot(camera: npt.NDArray[Any], y: int, x: int, *, width: float, peak: float) -> None:
+    """Add a spot to a frame: a Gaussian of some width in pixels, in the frame's own pixel type."""
     radius = math.ceil(3 * width)
     offsets = np.arange(-radius, radius + 1)
     profile = np.exp(-(offsets**2) / (2 * width**2))
-    stamp = (2000 / width**2 * np.outer(profile, profile)).astype(np.uint16)
+    stamp = (peak * np.outer(profile, profile)).astype(camera.dtype)
     top, left = max(0, y - radius), max(0, x - radius)
     area = camera[top : y + radius + 1, left : x + radius + 1]
     area += stamp[top - (y - radius) :, left - (x - radius) :][: area.shape[0], : area.shape[1]]

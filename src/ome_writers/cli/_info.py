@@ -1,0 +1,64 @@
+"""``ome-writers info``: what a dataset holds."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+from rich.tree import Tree
+
+from ome_writers._info import Outline, describe
+
+from ._options import Shape, image_of
+from ._options import shape as shape_of
+from ._output import AsJson, Output, Quiet
+
+
+def info(
+    path: Annotated[str, typer.Argument(help="A dataset, or a recording that can be replayed.", show_default=False)],
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    count_bytes: Annotated[
+        bool, typer.Option("--bytes/--no-bytes", help="Whether to add up the bytes of all files; slow for millions.")
+    ] = True,
+    axes: Annotated[
+        Optional[str],  # noqa: UP045  typer reads this at run time
+        typer.Option(help="Dimensions of a .npy or raw file, slowest first, such as tcyx."),
+    ] = None,
+    shape: Annotated[
+        Optional[Shape],  # noqa: UP045
+        typer.Option(metavar="N,N,...", parser=shape_of, help="Shape of a raw file."),
+    ] = None,
+    dtype: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Pixel type of a raw file, such as uint16."),
+    ] = None,
+    offset: Annotated[int, typer.Option(min=0, help="Bytes before the first frame of a raw file.")] = 0,
+    image: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="N|NAME", help="Image of a recording that has several."),
+    ] = None,
+) -> None:
+    """Show what a dataset holds: images, axes, chunks, codecs, channels, and how far it is complete.
+
+    Reads OME-Zarr 0.5 and older, other Zarr groups and arrays, and all that replay reads. Images that differ in nothing
+    but their place are shown once; --json lists all. Ends with status 1 when documents are damaged.
+
+    For example:
+
+        ome-writers info cells.ome.zarr
+        ome-writers info cells.ome.zarr --json
+    """
+    found = describe(
+        path, count_bytes=count_bytes, axes=axes, shape=shape, dtype=dtype, offset=offset, image=image_of(image)
+    )
+    Output(as_json, quiet).result(found.as_dict(), _tree(found.outline()))
+    if found.problems:
+        raise typer.Exit(1)
+
+
+def _tree(outline: Outline) -> Tree:
+    tree = Tree(outline.text, guide_style="dim")
+    for part in outline.parts:
+        tree.children.append(_tree(part))
+    return tree

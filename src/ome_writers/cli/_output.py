@@ -1,0 +1,161 @@
+"""How all commands speak: results on stdout, everything else on stderr; and how they end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, TextIO
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console, RenderableType
+from rich.progress import Progress, ProgressColumn
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors and warnings.")]
+
+INTERRUPTED: Final = 130
+"""Exit status after Ctrl-C, as shells report it."""
+
+_WIDTH: Final = 4096
+"""Columns of an output that is no terminal: enough that nothing is wrapped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Where a command prints.
+
+    Attributes
+    ----------
+    as_json : bool
+        Whether the result is printed as JSON.
+    quiet : bool
+        Whether only errors and warnings are printed.
+    """
+
+    as_json: bool = False
+    quiet: bool = False
+
+    def result(self, document: Mapping[str, Any], *words: RenderableType) -> None:
+        """Print the result: as JSON (also when quiet), else in words.
+
+        Parameters
+        ----------
+        document : mapping
+            A JSON object.
+        *words : str or renderable of rich
+            The same for people.
+        """
+        if self.as_json:
+            typer.echo(json.dumps(document, indent=2))
+        elif not self.quiet:
+            for text in words:
+                if isinstance(text, str):
+                    typer.echo(text)  # as it is: whoever wraps a command or a path breaks it
+                else:
+                    _console().print(text, soft_wrap=True)
+
+    @contextmanager
+    def progress(self, *columns: ProgressColumn) -> Iterator[Progress | None]:
+        """Yield a progress display on stderr; None where nobody would see it."""
+        console = _console(stderr=True)
+        if self.quiet or self.as_json or not console.is_terminal:
+            yield None
+            return
+        with Progress(*columns, console=console, transient=True) as progress:
+            yield progress
+
+
+def _console(*, stderr: bool = False) -> Console:
+    """Return a console for text that has brackets, as paths may; honours NO_COLOR."""
+    console = Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+    if not console.is_terminal and not stderr:
+        console.width = _WIDTH
+    return console
+
+
+# ---- stdout and stderr -----------------------------------------------------------------------------------------------
+
+
+def prepare_streams() -> None:
+    """Make stdout take every text, whatever its encoding, and show warnings as one line."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # names of files may be of any bytes, consoles of any encoding
+            stream.reconfigure(errors="backslashreplace")
+    warnings.showwarning = _show_warning
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    del category, filename, lineno, line
+    print(f"warning: {' '.join(str(message).split())}", file=file or sys.stderr)
+
+
+def faults(error: ValidationError) -> str:
+    """Return what is wrong with settings in one line."""
+    lines = []
+    for fault in error.errors(include_url=False, include_context=False, include_input=False):
+        place = ".".join(map(str, fault["loc"]))
+        message = fault["msg"].removeprefix("Value error, ")
+        lines.append(f"{place}: {message}" if place else message)
+    return "; ".join(lines)
+
+
+# ---- Ctrl-C ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def stop_at_interrupt(*more: signal.Signals) -> Iterator[threading.Event]:
+    """Yield an event that the first Ctrl-C sets, so that it strikes between two frames; the second one interrupts.
+
+    Parameters
+    ----------
+    *more : Signals
+        Further signals that set it.
+    """
+    stop = threading.Event()
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, *more)}
+
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+    def set_once(*_: object) -> None:
+        stop.set()
+        restore()
+
+    for number in previous:
+        signal.signal(number, set_once)
+    try:
+        yield stop
+    finally:
+        restore()
+
+
+def this_command(*more: str, without: tuple[str, ...] = ()) -> str:
+    """Return the command line that is running, as a shell would read it.
+
+    Parameters
+    ----------
+    *more : str
+        Arguments to add.
+    without : tuple of str
+        Options to leave out.
+    """
+    words = ["ome-writers", *(word for word in sys.argv[1:] if word not in without), *more]
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)

@@ -1,0 +1,236 @@
+"""``ome-writers replay``: a recorded acquisition, written as if a camera took it."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
+
+from ome_writers._dataset import DatasetFolder
+from ome_writers._documents import Completeness
+from ome_writers._replay import ReplayProgress
+from ome_writers._replay import replay as _replay
+from ome_writers.errors import BackendMissingError, SettingsError
+from ome_writers.recordings import Recording, open_recording
+from ome_writers.settings import AcquisitionSettings, Backend, Compression, Dimension
+
+from ._demo import with_suffix
+from ._options import Names, Shape, Sizes, image_of, names, positive, sizes
+from ._options import shape as shape_of
+from ._output import INTERRUPTED, AsJson, Output, Quiet, stop_at_interrupt, this_command
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+_CONNECT_SECONDS = "10s"
+
+
+def replay(
+    source: Annotated[
+        list[str],
+        typer.Argument(metavar="SOURCE", help="A recorded acquisition, or several TIFF files.", show_default=False),
+    ],
+    dest: Annotated[Path, typer.Argument(metavar="DEST", help="Where the dataset goes.", show_default=False)],
+    order: Annotated[
+        Optional[Names],  # noqa: UP045  typer reads this at run time
+        typer.Option(metavar="t,p,c,z", parser=names, help="Acquisition order to simulate, slowest first."),
+    ] = None,
+    fps: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            metavar="FPS", parser=positive, help="Pace in frames per second, as of a camera; reports late frames."
+        ),
+    ] = None,
+    limit: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="Frames after which to stop."),
+    ] = None,
+    backend: Annotated[Backend, typer.Option(help="What writes; 'auto': 'direct', which needs no library.")] = "auto",
+    compression: Annotated[Compression, typer.Option(help="How chunks are compressed.")] = "blosc-lz4",
+    chunks: Annotated[
+        Optional[Sizes],  # noqa: UP045
+        typer.Option(
+            metavar="t=N,y=N,...", parser=sizes, help="Steps in a chunk along some dimensions; others are planned."
+        ),
+    ] = None,
+    shards: Annotated[
+        Optional[Sizes],  # noqa: UP045
+        typer.Option(
+            metavar="t=N,y=N,...", parser=sizes, help="Chunks in a shard along some dimensions; others are planned."
+        ),
+    ] = None,
+    axes: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Dimensions of a source that does not say so, slowest first, such as tcyx or t,angle,y,x."),
+    ] = None,
+    shape: Annotated[
+        Optional[Shape],  # noqa: UP045
+        typer.Option(metavar="N,N,...", parser=shape_of, help="Shape of a raw file."),
+    ] = None,
+    dtype: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Pixel type of a raw file, such as uint16, or >u2 for the other byte order."),
+    ] = None,
+    offset: Annotated[int, typer.Option(min=0, help="Bytes before the first frame of a raw file.")] = 0,
+    image: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="N|NAME", help="Image of a source that has several, by number from 0 or name."),
+    ] = None,
+    skip_missing: Annotated[
+        bool, typer.Option("--skip-missing", help="Leave out frames that are missing in the source.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing Zarr dataset.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the dataset of an earlier replay, if it is there.")
+    ] = False,
+    dask: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="ADDRESS", help="Write on the Dask cluster whose scheduler is there."),
+    ] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a recorded acquisition to OME-Zarr, as if a camera took it: OME-TIFF, Micro-Manager, ImageJ, NDTiff, Zarr.
+
+    Dimensions, pixel sizes, channels, positions and metadata carry over. Ctrl-C stops between two frames and leaves a
+    valid dataset, which --resume continues.
+
+    For example:
+
+        ome-writers replay cells.ome.tif cells.ome.zarr
+        ome-writers replay cells.ome.tif cells.ome.zarr --resume
+        ome-writers replay cells.ome.tif paced.ome.zarr --fps 60 --limit 600
+        ome-writers replay stack.npy stack.ome.zarr --axes tzcyx --order t,c,z
+        ome-writers replay stack.npy chunks.ome.zarr --axes tzcyx --chunks z=8,y=64
+        ome-writers replay camera.raw camera.ome.zarr --shape 9,64,64 --dtype uint16
+    """
+    if resume and overwrite:
+        raise typer.BadParameter("--resume goes on with a dataset that --overwrite would replace; give one of them")
+    if dask is not None and (fps is not None or limit is not None):
+        raise typer.BadParameter("--fps and --limit simulate one camera; leave them out with --dask")
+    output = Output(as_json, quiet)
+    dest = with_suffix(dest)
+    with ExitStack() as opened:
+        recording = opened.enter_context(
+            open_recording(
+                source if len(source) > 1 else source[0],
+                axes=axes, shape=shape, dtype=dtype, offset=offset, image=image_of(image),
+            )
+        )  # fmt: skip
+        settings = AcquisitionSettings(
+            root_path=str(dest),
+            format=backend,
+            compression=compression,
+            chunking="auto",
+            overwrite=overwrite,
+            **_with_sizes(recording, chunks or Sizes(), shards or Sizes()),
+        )
+        client = None if dask is None else opened.enter_context(_connected(dask))
+        try:
+            with stop_at_interrupt() as stop, _progress(output, stop, paced=fps is not None) as progress:
+                report = _replay(
+                    recording, settings, order=order, fps=fps, limit=limit, skip_missing=skip_missing, resume=resume,
+                    progress=progress, client=client,
+                )  # fmt: skip
+        except KeyboardInterrupt:
+            _say_interrupted(Path(settings.output_path), output)
+            raise typer.Exit(INTERRUPTED) from None
+    output.result(report.as_dict(), str(report))
+
+
+def _with_sizes(recording: Recording, chunks: Sizes, shards: Sizes) -> dict[str, Any]:
+    """Return the settings that sizes of chunks and shards of one's own need; none where all are planned."""
+    if not chunks and not shards:
+        return {}
+    allowed = [d.name for d in recording.dimensions if d.type != "position"]
+    if unknown := sorted({*chunks, *shards} - set(allowed)):
+        raise SettingsError(
+            f"{recording.name} has no dimension {', '.join(unknown)} that is divided into chunks; allowed are "
+            f"{', '.join(allowed)}"
+        )
+    dimensions = tuple(
+        Dimension.model_validate(
+            {
+                **dict(d),
+                "chunk_size": chunks.get(d.name, d.chunk_size),
+                "shard_size_chunks": shards.get(d.name, d.shard_size_chunks),
+            }
+        )
+        for d in recording.dimensions
+    )
+    return {"dimensions": dimensions, "plate": recording.plate}
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[Client]:
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise BackendMissingError(
+            '--dask needs distributed, which is not installed. Install it with: pip install "ome-writers[dask]"'
+        ) from error
+    try:
+        client = Client(address, timeout=_CONNECT_SECONDS)
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"there is no Dask scheduler at {address}: {error}. Check address and network.") from error
+    with client:
+        yield client
+
+
+# ---- while it goes on ------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _progress(output: Output, stop: threading.Event, *, paced: bool) -> Iterator[Callable[[ReplayProgress], None]]:
+    """Yield what replay is to call between two frames: it shows progress, and ends the replay after Ctrl-C."""
+    columns: list[ProgressColumn] = [
+        TextColumn("replaying"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("frames"),
+        TextColumn("{task.fields[rate]:.0f} MB/s"),
+        TextColumn("buffer {task.fields[fill]:.0%}"),
+        TimeRemainingColumn(),
+    ]
+    if paced:
+        columns.insert(-1, TextColumn("{task.fields[late]} late"))
+    with output.progress(*columns) as bar:
+        task = None if bar is None else bar.add_task("replaying", total=None, rate=0.0, fill=0.0, late=0)
+
+        def show(now: ReplayProgress) -> None:
+            if bar is not None and task is not None:
+                rate = now.bytes_in / now.seconds / 1e6 if now.seconds else 0.0
+                bar.update(
+                    task, completed=now.frames_done, total=now.frames_total, rate=rate, fill=now.buffer_fill,
+                    late=now.frames_late,
+                )  # fmt: skip
+            if stop.is_set() and now.frames_done < now.frames_total:
+                raise KeyboardInterrupt
+
+        yield show
+
+
+def _say_interrupted(path: Path, output: Output) -> None:
+    """Say what is in a dataset whose replay was stopped, and how it goes on."""
+    state = Completeness.read(DatasetFolder(path)) if path.is_dir() else None
+    if state is None:
+        print(f"Stopped by Ctrl-C; nothing was written to {path}", file=sys.stderr)
+        return
+    again = this_command(*([] if "--resume" in sys.argv else ["--resume"]), without=("--overwrite",))
+    held = (
+        f"{state.frames_written} of {state.frames_expected} frames are in {path}, a valid dataset."
+        if state.closed
+        else f"{path} was not closed; going on completes it first."
+    )
+    words = f"Stopped by Ctrl-C. {held}\nGo on with: {again}"
+    if output.as_json:
+        print(words, file=sys.stderr)
+    output.result(
+        {"path": str(path), "interrupted": True, **state.as_dict(), "complete": False, "resume_with": again}, words
+    )
