@@ -35,12 +35,12 @@ from .engine import (
     RECORDS_FILE,
     SKIPPED,
     RecordLog,
+    end_of_begun_layers,
     first_to_rewrite,
     ranges_of,
     read_fates,
     write_fates,
 )
-from .engine._assembly import end_of_begun_layers
 from .engine._fates import PENDING
 from .errors import NotRecoverableError, OMEWritersError, WriteError
 from .settings import AcquisitionSettings

@@ -1,6 +1,7 @@
 """The engine between ``append`` and a backend: copy, gather, bound memory, write in the background, latch errors."""
 
-from ._assembly import BatchAssembly, BlockAssembly, LayerAssembly, first_to_rewrite
+from ._assembly import BlockAssembly, LayerAssembly, end_of_begun_layers, first_to_rewrite
+from ._batches import BatchAssembly
 from ._engine import Engine, StreamStats
 from ._fates import APPENDED, FATES_FILE, LOST, SKIPPED, FrameFates, ranges_of, read_fates, write_fates
 from ._frames import encode_metadata
@@ -27,6 +28,7 @@ __all__ = [
     "StreamStats",
     "Workers",
     "encode_metadata",
+    "end_of_begun_layers",
     "first_to_rewrite",
     "plan_memory",
     "ranges_of",

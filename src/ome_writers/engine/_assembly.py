@@ -1,127 +1,28 @@
-"""How frames gather into parcels: what a sink is given in one call.
-
-Nothing here has threads or files; memory for the pixels is attached from outside.
-"""
+"""How frames gather into boxes: layers of chunks, or blocks of whole shards."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import groupby, product
+from itertools import product
 from operator import add, floordiv, mod, sub
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from ome_writers._layout import ArrayGeometry
 from ome_writers._router import Router
-from ome_writers.abc import BlockSink, FrameSink, LayerSink
+from ome_writers.abc import BlockSink, LayerSink
 
 from ._fates import APPENDED
 from ._forms import ChunkMajor, Form, FrameMajor
+from ._parcels import Index, Parcel
 from ._pool import Buffer
-
-Index = tuple[int, ...]
 
 _GROUP_BYTES: Final = 1 << 20
 """Layers are handed over together up to this size."""
-
-
-class Parcel:
-    """A box of frames of one array, some of them acquired, some skipped, some still to come.
-
-    Parameters
-    ----------
-    array : int
-        Number of the array.
-    origin : tuple of int
-        Index of its first frame.
-    extent : tuple of int
-        Frames along each index axis.
-    form : Form
-        How the frames lie in memory.
-    """
-
-    __slots__ = ("array", "buffer", "earlier", "extent", "form", "origin", "pixels", "remaining", "stored")
-
-    def __init__(self, array: int, origin: Index, extent: Index, form: Form) -> None:
-        self.array = array
-        self.origin = origin
-        self.extent = extent
-        self.form = form
-        self.remaining = math.prod(extent)
-        self.earlier = 0  # frames of earlier streams
-        self.stored: npt.NDArray[np.bool_] = np.zeros(extent, np.bool_)
-        self.buffer: Buffer | None = None
-        self.pixels: npt.NDArray[Any] | None = None
-
-    def put(self, slot: Index, frame: npt.NDArray[Any], acquire: Callable[[], Buffer]) -> None:
-        """Copy a frame to its slot; ``acquire`` gives the memory when this is the first one."""
-        if self.pixels is None:
-            self.buffer = acquire()
-            self.pixels = self.form.view(self.buffer, self.extent)
-        self.form.put(self.pixels, slot, frame)
-
-    def detach(self) -> Buffer | None:
-        """Give the buffer up."""
-        buffer, self.buffer, self.pixels = self.buffer, None, None
-        return buffer
-
-    def stored_slots(self) -> Iterator[Index]:
-        """Yield the slots of the frames that are held, relative to the origin."""
-        return (tuple(map(int, slot)) for slot in np.argwhere(self.stored))
-
-
-class Assembly(Protocol):
-    """Decides which parcel a frame belongs to and when a parcel goes to the sink."""
-
-    in_order: bool
-    """Whether a parcel makes no sense once an earlier one could not be written."""
-
-    group: int
-    """How many parcels may be handed over together; with 1, :meth:`tasks` is used, else :meth:`grouped`."""
-
-    def place(self, frame: int) -> tuple[Parcel, Index]:
-        """Return the parcel of the next frame, by its number, and its slot in it; changes nothing that counts."""
-        ...
-
-    def mark(self, parcel: Parcel, slot: Index, *, stored: bool) -> Sequence[Parcel]:
-        """Count the frame in a slot as acquired or skipped; return the parcels that are now ready to be written."""
-        ...
-
-    def is_open(self, parcel: Parcel) -> bool:
-        """Tell whether a parcel will be given up later."""
-        ...
-
-    def rest(self) -> Sequence[Parcel]:
-        """Give up all parcels that are not ready."""
-        ...
-
-    def resume(self, frame: int, fates: npt.NDArray[np.uint8], acquire: Callable[[], Buffer]) -> None:
-        """Go on at a frame, with what the dataset holds of the parcels that earlier ones have begun."""
-        ...
-
-    def tasks(self, parcel: Parcel) -> Sequence[Callable[[], None]]:
-        """Return what hands a parcel to the sink; several tasks may be carried out at once, in any order."""
-        ...
-
-    def grouped(self, parcels: Sequence[Parcel]) -> Iterator[tuple[Sequence[Parcel], Callable[[], None]]]:
-        """Yield parcels that go to the sink together, and what hands them over."""
-        ...
-
-    def frame_numbers(self, parcel: Parcel) -> list[int]:
-        """Return the numbers of the frames that a parcel holds, ascending."""
-        ...
-
-    def frames_of(self, layers: Iterable[tuple[int, Index]], frames: int) -> list[int]:
-        """Return the numbers of the frames in layers, of the first ``frames`` ones; skipped frames among them."""
-        ...
-
-    def reach(self, parcel: Parcel, axis: int) -> int:
-        """Return the extent that an array has along a storage axis with the frames of a parcel in it."""
-        ...
 
 
 class _BoxAssembly:
@@ -416,101 +317,3 @@ def end_of_begun_layers(geometry: ArrayGeometry, router: Router, frame: int) -> 
     """
     layers = _BoxAssembly(geometry, router, geometry.index_extent("chunk"), FrameMajor(geometry))
     return max([frame, *(layers.last_of(array, origin) + 1 for array, origin in layers.open_boxes(frame))])
-
-
-class BatchAssembly:
-    """Gathers frames that follow each other in one array, so that small ones do not cost a call each.
-
-    The index axis of its parcels is the frame number.
-
-    Parameters
-    ----------
-    sink : FrameSink
-        Where batches go.
-    geometry : ArrayGeometry
-        Of every array.
-    router : Router
-        Where frames belong.
-    size : int
-        The most frames in a batch.
-    """
-
-    in_order = True
-    group = 1
-
-    def __init__(self, sink: FrameSink, geometry: ArrayGeometry, router: Router, size: int) -> None:
-        self._sink = sink
-        self._form = FrameMajor(geometry)
-        self._router = router
-        self._size = size
-        self._batch: Parcel | None = None
-        self._next: Parcel | None = None  # placed, but no frame of it is counted yet
-
-    def resume(self, frame: int, fates: npt.NDArray[np.uint8], acquire: Callable[[], Buffer]) -> None:
-        """Refuse to go on: frames must be written from the first one."""
-        raise NotImplementedError
-
-    def place(self, frame: int) -> tuple[Parcel, Index]:
-        """Return the batch that the frame continues, or a new one, and the slot in it."""
-        array, _ = self._router.locate(frame)
-        batch = self._batch
-        if batch is None or batch.array != array:
-            if self._next is None or self._next.origin != (frame,):
-                self._next = Parcel(array, (frame,), (self._size,), self._form)
-            return self._next, (0,)
-        return batch, (frame - batch.origin[0],)
-
-    def mark(self, parcel: Parcel, slot: Index, *, stored: bool) -> Sequence[Parcel]:
-        """Count a frame; a batch is ready when it is full, or when a frame begins another one."""
-        parcel.stored[slot] = stored
-        parcel.remaining -= 1
-        before = self._batch
-        if parcel is not before:
-            self._batch, self._next = parcel, None
-        ready = [] if before is None or parcel is before else [before]
-        if not parcel.remaining:
-            self._batch = None
-            ready.append(parcel)
-        return ready
-
-    def is_open(self, parcel: Parcel) -> bool:
-        """Tell whether a batch is still gathering frames."""
-        return parcel is self._batch or parcel is self._next
-
-    def rest(self) -> list[Parcel]:
-        """Give up the batch that is not full."""
-        parcels = [parcel for parcel in (self._batch, self._next) if parcel is not None]
-        self._batch = self._next = None
-        return parcels
-
-    def tasks(self, parcel: Parcel) -> Sequence[Callable[[], None]]:
-        """Return what hands a batch to the sink."""
-        return (lambda: self._write(parcel),)
-
-    def _write(self, parcel: Parcel) -> None:
-        """Hand the frames of a batch to the sink, and leave out those that were skipped."""
-        count = parcel.extent[0] - parcel.remaining
-        for is_stored, run in groupby(range(count), key=lambda slot: bool(parcel.stored[slot])):
-            slots = list(run)
-            if is_stored and parcel.pixels is not None:
-                self._sink.write_frames(parcel.array, parcel.pixels[slots[0] : slots[-1] + 1])
-            else:
-                self._sink.skip_frames(parcel.array, len(slots))
-
-    def grouped(self, parcels: Sequence[Parcel]) -> Iterator[tuple[Sequence[Parcel], Callable[[], None]]]:
-        """Yield each batch, and what hands it over."""
-        return (((parcel,), task) for parcel in parcels for task in self.tasks(parcel))
-
-    def frame_numbers(self, parcel: Parcel) -> list[int]:
-        """Return the numbers of the frames that a batch holds, ascending."""
-        return [parcel.origin[0] + slot for (slot,) in parcel.stored_slots()]
-
-    def frames_of(self, layers: Iterable[tuple[int, Index]], frames: int) -> list[int]:
-        """Return nothing: batches have no layers."""
-        del layers, frames
-        return []
-
-    def reach(self, parcel: Parcel, axis: int) -> int:
-        """Return the extent that an array has along a storage axis with the frames of a batch in it."""
-        last = parcel.origin[0] + parcel.extent[0] - parcel.remaining - 1
-        return self._router.locate(last)[1][axis] + 1

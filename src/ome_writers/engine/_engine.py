@@ -19,9 +19,9 @@ from ome_writers._router import Router
 from ome_writers.abc import FramesLostError, LayersLostError
 from ome_writers.errors import FrameCountError, SettingsError, StreamClosedError, WriteError
 
-from ._assembly import Assembly, Parcel
 from ._fates import APPENDED, SKIPPED, FrameFates, ranges_of
 from ._frames import as_frame, encode_metadata
+from ._parcels import Assembly, Parcel
 from ._pool import Buffer, BufferPool
 from ._records import RecordLog
 from ._workers import Workers
