@@ -146,6 +146,36 @@ def test_a_worker_that_is_killed(source: Path, tmp_path: Path, monkeypatch: pyte
     assert verify(tmp_path / "many.ome.zarr").ok
 
 
+def test_frames_that_are_missing(client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames that were not recorded are left out, as in one process, also where a whole shard lacks them."""
+    tifffile = pytest.importorskip("tifffile")
+    monkeypatch.setattr("ome_writers._replay._regions.REGION_BYTES", 1)
+    folder = tmp_path / "series"
+    folder.mkdir()
+    for t, z, c in np.ndindex(3, 5, 2):
+        if (t, z, c) not in {(0, 1, 1), (1, 2, 0), (1, 2, 1), (1, 3, 0), (1, 3, 1), (2, 0, 0)}:
+            tifffile.imwrite(folder / f"img_t{t}_z{z}_c{c}.tif", PIXELS[t, 0, c, z])
+    with open_recording(folder) as recording:
+        assert recording.frames_missing == 6
+        for name, on in (("one", None), ("many", client)):
+            settings = AcquisitionSettings(
+                root_path=str(tmp_path / name / "x.ome.zarr"),
+                dimensions=[
+                    Dimension(**{**dict(d), "chunk_size": 1, "shard_size_chunks": 2 if d.name == "z" else None})
+                    for d in recording.dimensions[:-2]
+                ]
+                + list(recording.dimensions[-2:]),
+            )
+            report = replay(recording, settings, order=("z", "c", "t"), skip_missing=True, client=on)
+            assert (report.frames_appended, report.frames_skipped) == (24, 6)
+            assert report.complete
+    assert_same(tmp_path / "one" / "x.ome.zarr", tmp_path / "many" / "x.ome.zarr")
+    fates = [(tmp_path / name / "x.ome.zarr" / "ome_writers" / "frames.txt").read_text() for name in ("one", "many")]
+    assert fates[0] == fates[1]
+    assert fates[0].count("s") == 6
+    assert verify(tmp_path / "many" / "x.ome.zarr").ok
+
+
 def test_workers_that_end_again_and_again(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cluster that gives up on a region is an error that says so, and the dataset can be resumed."""
     monkeypatch.setattr("ome_writers._replay._regions.REGION_BYTES", 1)

@@ -29,8 +29,9 @@ class Recording(ABC):
     name : str
         Where it was recorded: a path, as the user gave it.
     dimensions : tuple of Dimension
-        What was recorded, in the order in which it is stored, slowest first; the last two are the frame's. All have a
-        count. Several images are a position dimension. Sizes of chunks and shards are left open.
+        What was recorded, slowest first, in the order of acquisition where the source tells it, else as it is stored;
+        the last two are the frame's. All have a count. Several images are a position dimension. Sizes of chunks and
+        shards are left open.
     dtype : str
         Name of the pixel type, in native byte order.
     plate : Plate or None
