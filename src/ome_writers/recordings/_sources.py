@@ -17,7 +17,7 @@ from ._recording import Recording
 
 __all__ = ["ReadOptions", "open_recording"]
 
-_TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf2", ".tf8")
+TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf2", ".tf8")
 _RAW_SUFFIXES = (".raw", ".bin", ".dat", ".img")
 
 
@@ -30,7 +30,7 @@ class ReadOptions:
     axes : str, optional
         Names of the dimensions, slowest first: letters (``"tcyx"``) or names separated by commas (``"t,angle,y,x"``).
     shape : tuple of int, optional
-        Number of steps of each dimension; for raw binary files.
+        Number of steps of each dimension; for raw binary files, and with ``axes`` for TIFF pages that do not say.
     dtype : str, optional
         Pixel type; for raw binary files. May name a byte order, such as ``">u2"``.
     offset : int
@@ -71,7 +71,7 @@ def open_recording(
         Names of the dimensions, slowest first, where the source does not say: letters (``"tcyx"``) or names separated
         by commas (``"t,angle,y,x"``).
     shape : sequence of int, optional
-        Of a raw binary file.
+        Of a raw binary file; or, with ``axes``, of TIFF pages that do not say what they are.
     dtype : dtype-like, optional
         Of a raw binary file; may name a byte order.
     offset : int
@@ -133,11 +133,13 @@ def _open_folder(path: Path, options: ReadOptions) -> Recording:
         from ._ome_zarr import open_ome_zarr
 
         return open_ome_zarr(path, options)
-    if (path / "NDTiff.index").is_file():
-        from ._ndtiff import open_ndtiff
+    # NDTiff with a pyramid has a folder for each of its levels
+    for folder in (path, path / "Full resolution"):
+        if (folder / "NDTiff.index").is_file():
+            from ._ndtiff import open_ndtiff
 
-        return open_ndtiff(path, options)
-    if any(child.suffix.lower() in _TIFF_SUFFIXES for child in path.iterdir()):
+            return open_ndtiff(folder, options)
+    if any(child.suffix.lower() in TIFF_SUFFIXES for child in path.iterdir()):
         from ._tiff_series import open_tiff_folder
 
         return open_tiff_folder(path, options)
@@ -155,7 +157,7 @@ def _open_file(path: Path, options: ReadOptions) -> Recording:
         from ._arrays import open_npy
 
         return open_npy(path, options)
-    if suffix in _TIFF_SUFFIXES or path.name.lower().endswith((".companion.ome", ".ome.xml")):
+    if suffix in TIFF_SUFFIXES or path.name.lower().endswith((".companion.ome", ".ome.xml")):
         from ._tiff import open_tiff
 
         return open_tiff(path, options)

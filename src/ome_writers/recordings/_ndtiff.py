@@ -1,0 +1,264 @@
+"""NDTiff datasets: TIFF files with an index that says where the frame of each combination of axes is.
+
+Format: the README of NDTiffStorage, "NDTiff specification" 3.x. Each entry of ``NDTiff.index`` has the frame's axes as
+JSON, the name of its file, and eight numbers: place of the pixels, width, height, pixel type, compression, place and
+bytes of the metadata, and their compression; all little endian.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ome_writers.errors import RecordingError
+from ome_writers.settings import Dimension, name_fault
+
+from ._micromanager_metadata import (
+    FrameNotes,
+    channel_list,
+    parse_json,
+    pixel_size,
+    position_list,
+    slowest_first,
+    standard_dimension,
+)
+from ._plain_tiff import with_samples
+from ._source_names import json_value, label
+from ._sources import ReadOptions
+from ._tiff_ifds import TiffFile
+from ._tiff_layout import Layout, TiffPages
+from ._tiff_pages import TiffPixels
+from ._tiff_recording import Planes, TiffRecording, counted, frame_dimensions, sparse_planes
+
+_NAMES: Final = {"time": "t", "position": "p", "channel": "c", "z": "z"}
+_BITS: Final = {0: (8, 1), 1: (16, 1), 2: (8, 3), 3: (16, 1), 4: (16, 1), 5: (16, 1), 6: (16, 1)}
+"""Bits per sample, and samples, of each pixel type: 8 bit, 16 bit, RGB, and 10, 12, 14, 11 bit in 16."""
+
+_SUMMARY: Final = 2355492
+_NUMBERS: Final = struct.Struct("<8I")
+Value = int | str
+
+
+class NDTiffRecording(TiffRecording):
+    """An NDTiff dataset."""
+
+    kind: ClassVar[str] = "NDTiff"
+
+
+@dataclass(slots=True)
+class _Index:
+    """The entries of an index: axes and file of each, and the eight numbers."""
+
+    axes: list[dict[str, Value]]
+    files: list[str]
+    numbers: npt.NDArray[np.int64]
+
+
+def open_ndtiff(folder: Path, options: ReadOptions) -> TiffRecording:
+    """Open an NDTiff dataset.
+
+    Parameters
+    ----------
+    folder : Path
+        That has ``NDTiff.index`` in it.
+    options : ReadOptions
+        None of them is used.
+
+    Raises
+    ------
+    RecordingError
+        If a file is missing or damaged, or frames have different shapes.
+    """
+    if options != ReadOptions():
+        raise RecordingError(f"{folder}: NDTiff names its axes and shape; leave axes, shape, dtype, offset, image out")
+    index = _read_index(folder / "NDTiff.index")
+    names = list(dict.fromkeys(index.files))
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise RecordingError(
+            f"{folder}: {', '.join(missing[:6])} of this NDTiff dataset {'is' if len(missing) == 1 else 'are'} "
+            f"missing; {len(names)} files belong to it"
+        )
+    numbers = {name: number for number, name in enumerate(names)}
+    files = np.array([numbers[name] for name in index.files])
+    pages = [_pages_of(folder / name, index.numbers[files == number]) for number, name in enumerate(names)]
+    summary = _read_summary(folder / names[0])
+    return _recording(folder, index, files, pages, summary)
+
+
+def _read_index(path: Path) -> _Index:
+    data = path.read_bytes()
+    index = _Index([], [], np.empty((0, 8), np.int64))
+    numbers = bytearray()
+    try:
+        for axes, name, packed in _entries(data):
+            parsed = json.loads(axes)
+            if not all(isinstance(value, int | str) for value in parsed.values()):
+                raise ValueError(f"axes {parsed} are neither numbers nor names")
+            index.axes.append(parsed)
+            index.files.append(Path(name.decode()).name)
+            numbers += packed
+    except (ValueError, struct.error, AttributeError) as error:
+        raise RecordingError(
+            f"{path}: the index is truncated or damaged after {len(index.axes)} frames: {error}; copy it anew from "
+            "where it was"
+        ) from error
+    if not index.axes:
+        raise RecordingError(f"{path}: the index is empty; no frame was recorded")
+    index.numbers = np.frombuffer(bytes(numbers), "<u4").reshape(-1, 8).astype(np.int64)
+    return index
+
+
+def _entries(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
+    place = 0
+
+    def take(count: int) -> bytes:
+        nonlocal place
+        if place + count > len(data):
+            raise ValueError(f"it ends within an entry, at byte {len(data):,}")
+        place += count
+        return data[place - count : place]
+
+    while place < len(data):
+        axes = take(struct.unpack("<I", take(4))[0])
+        name = take(struct.unpack("<I", take(4))[0])
+        yield axes, name, take(_NUMBERS.size)
+
+
+def _pages_of(path: Path, numbers: npt.NDArray[np.int64]) -> TiffPages:
+    """Return the frames of a file as pages."""
+    offsets, widths, heights, types, compressions, notes, note_bytes, _ = numbers.T
+    if compressions.any():
+        raise RecordingError(f"{path}: it has compressed pixels, which NDTiff does not define")
+    kinds, inverse = np.unique(np.stack([widths, heights, types], axis=1), axis=0, return_inverse=True)
+    layouts = []
+    for width, height, kind in kinds.tolist():
+        if kind not in _BITS or width < 1 or height < 1:
+            raise RecordingError(f"{path}: frames of {height} x {width} pixels of type {kind} can't be read")
+        bits, samples = _BITS[kind]
+        layouts.append(Layout(width, height, samples, False, bits, 1, 1, False, True, 1, ()))
+    with TiffFile(path) as file:
+        order, size = file.order, file.size
+    inverse = inverse.reshape(-1)
+    ends = offsets + np.array([layout.page_bytes for layout in layouts])[inverse]
+    if (ends > size).any():
+        raise RecordingError(
+            f"{path}: the file is truncated: frames end at byte {int(ends.max()):,}, and it has {size:,}; "
+            f"{int((ends <= size).sum())} of {len(ends)} frames are whole. Copy it anew from where it was"
+        )
+    return TiffPages(
+        path, order, np.zeros(len(offsets), np.int64), offsets.copy(), inverse.astype(np.int32),
+        np.stack([notes, note_bytes], axis=1), layouts,
+    )  # fmt: skip
+
+
+def _read_summary(path: Path) -> dict[str, Any]:
+    """Return the summary metadata, which stand after the header of the first file."""
+    with TiffFile(path) as file:
+        head = file.read(8, 20)
+        numbers = struct.unpack(f"{file.order}5I", head) if len(head) == 20 else (0,) * 5
+        # from version 2 on, two numbers of the version stand between the format's mark and the summary's
+        for place in (3, 1):
+            if numbers[place] == _SUMMARY:
+                return parse_json(file.read(8 + 4 * (place + 2), numbers[place + 1]), f"{path}: the summary metadata")
+    return {}
+
+
+# ---- axes ----------------------------------------------------------------------------------------------------------
+
+
+def _steps(index: _Index, axis: str) -> tuple[list[Value], npt.NDArray[np.int64]]:
+    """Return the values along an axis, and the step of each frame; frames that lack the axis are at its first value."""
+    given = [entry.get(axis) for entry in index.axes]
+    known = [value for value in given if value is not None]
+    if all(isinstance(value, int) for value in known):
+        numbers = sorted({value for value in known if isinstance(value, int)})
+        span = numbers[-1] - numbers[0] + 1
+        # steps between others that no frame has are missing, unless the numbers mean something else than steps
+        values: list[Value] = list(range(numbers[0], numbers[-1] + 1)) if span <= 2 * len(numbers) else [*numbers]
+    else:
+        values = list(dict.fromkeys(str(value) for value in known))
+        given = [None if value is None else str(value) for value in given]
+    places = {value: place for place, value in enumerate(values)}
+    return values, np.array([0 if value is None else places[value] for value in given], np.int64)
+
+
+def _recording(
+    folder: Path,
+    index: _Index,
+    files: npt.NDArray[np.int64],
+    pages: Sequence[TiffPages],
+    summary: Mapping[str, Any],
+) -> TiffRecording:
+    axes = list(dict.fromkeys(axis for entry in index.axes for axis in entry))
+    values: dict[str, list[Value]] = {}
+    steps: dict[str, npt.NDArray[np.int64]] = {}
+    for axis in axes:
+        values[axis], steps[axis] = _steps(index, axis)
+    # names of channels and positions are kept even if there is one of them
+    order = [axis for axis in slowest_first(steps) if len(values[axis]) > 1 or isinstance(values[axis][0], str)]
+    planes = sparse_planes(str(folder), [len(values[axis]) for axis in order], len(files))
+    places = tuple(steps[axis] for axis in order)
+    within = np.zeros(len(files), np.int64)
+    for number in range(len(pages)):
+        within[files == number] = np.arange(int((files == number).sum()))
+    planes.files[places] = files
+    planes.pages[places] = within
+    pixels = TiffPixels(pages)
+    notes = FrameNotes(pixels, planes)
+    first = notes.tags(tuple(np.argwhere(planes.files >= 0)[0].tolist())) or {}
+    dimensions = [_dimension(folder, axis, values[axis], summary, _TagsAlong(notes, planes, n))
+                  for n, axis in enumerate(order)]  # fmt: skip
+    if "position" not in order:
+        positions = position_list(summary, 1, lambda _: first)
+        if positions is not None:
+            dimensions.insert(0, counted("p", 1, coords=positions))
+            planes = planes.reshaped([d.count or 1 for d in dimensions])
+    layout = pages[0].layout(0)
+    dimensions, planes = with_samples(dimensions, planes, layout.samples)
+    size = pixel_size(summary, first)
+    frame = frame_dimensions(layout.height, layout.width, size, size)
+    recording = NDTiffRecording(str(folder), [*dimensions, *frame], planes, pixels)
+    recording.attributes = {"micromanager": json_value(summary)} if summary else {}
+    recording.tell(FrameNotes(pixels, planes))
+    return recording
+
+
+class _TagsAlong:
+    """The tags of a frame at each step of an axis."""
+
+    def __init__(self, notes: FrameNotes, planes: Planes, axis: int) -> None:
+        self._notes, self._planes, self._axis = notes, planes, axis
+
+    def __call__(self, step: int) -> Mapping[str, Any] | None:
+        here = np.argwhere(np.take(self._planes.files, step, self._axis) >= 0)
+        if not len(here):
+            return None
+        index = here[0].tolist()
+        return self._notes.tags((*index[: self._axis], step, *index[self._axis :]))
+
+
+def _dimension(
+    folder: Path, axis: str, values: list[Value], summary: Mapping[str, Any], tags_of: _TagsAlong
+) -> Dimension:
+    names = [str(value) for value in values] if isinstance(values[0], str) else None
+    name = _NAMES.get(axis)
+    if name == "p":
+        return counted("p", len(values), coords=position_list(summary, len(values), tags_of, names))
+    if name == "c":
+        return counted("c", len(values), coords=channel_list(summary, len(values), names))
+    if name is not None and names is None:
+        return standard_dimension(name, len(values), summary)
+    chosen = name or axis.strip().lower()
+    if chosen in ("x", "y") or name_fault(chosen, "dimension"):
+        raise RecordingError(f"{folder}: an axis is called {axis!r}, which can't be the name of a dimension")
+    coords: list[Any] = [label(text) or str(n) for n, text in enumerate(names)] if names else [float(v) for v in values]
+    fields = {} if name else {"type": "other"}
+    return counted(chosen, len(values), coords=coords, **fields)
