@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,13 +22,18 @@ from ome_writers import (
     AcquisitionSettings,
     Channel,
     Dimension,
+    Plate,
     PositionDimension,
     ReplayProgress,
+    create_stream,
     open_recording,
     recover,
     replay,
     verify,
 )
+from ome_writers._replay._region_task import RegionTask, write_region
+from ome_writers._replay._regions import Region
+from ome_writers.engine import FATES_FILE, RECORDS_FILE
 from ome_writers.errors import ResumeError, SettingsError, UnsupportedError, WriteError
 
 dask = pytest.importorskip("dask")
@@ -74,6 +83,11 @@ def dimensions(**changes: dict[str, Any]) -> tuple[Dimension, ...]:
     return tuple((PositionDimension if name == "p" else Dimension)(name=name, **v) for name, v in merged.items())
 
 
+def without(*names: str) -> tuple[Dimension, ...]:
+    """Return the dimensions of the acquisition without some of them."""
+    return tuple(d for d in dimensions() if d.name not in names)
+
+
 def documents(root: Path) -> dict[str, Any]:
     """Return every document of a dataset."""
     return {str(path.relative_to(root)): json.loads(path.read_text()) for path in root.rglob("zarr.json")}
@@ -87,8 +101,8 @@ def assert_same(root: Path, other: Path) -> None:
         for r in (root, other)
     ]
     assert names[0] == names[1]
-    for path in documents(root):
-        if path.endswith("0/zarr.json"):
+    for path, document in documents(root).items():
+        if document["node_type"] == "array":
             array = path.removesuffix("/zarr.json")
             np.testing.assert_array_equal(zarr.open_array(root / array)[...], zarr.open_array(other / array)[...])
 
@@ -200,6 +214,187 @@ def test_workers_that_end_again_and_again(source: Path, tmp_path: Path, monkeypa
         assert not said["closed"]
         assert replay(recording, settings, client=own, resume=True).complete
     assert verify(tmp_path / "x.ome.zarr").ok
+
+
+def test_a_worker_that_does_not_see_the_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker for which the destination is not there says so, and makes nothing: its files would be nowhere."""
+    monkeypatch.setattr("ome_writers._replay._region_task._VISIBLE_SECONDS", 0.3)
+    np.save(tmp_path / "run.npy", PIXELS[0, 0, 0])
+    settings = AcquisitionSettings(root_path=str(tmp_path / "x.ome.zarr"), dimensions=dimensions(), dtype="uint16")
+    region = Region(0, 0, (0, 0, 0), (1, 1, 4))
+    elsewhere = tmp_path / "not" / "mounted.ome.zarr"
+    task = RegionTask("run", (str(tmp_path / "run.npy"), {}), settings.model_dump_json(), str(elsewhere), region)
+    with pytest.raises(WriteError, match=r"does not see .*mounted\.ome\.zarr"):
+        write_region(task)
+    assert not elsewhere.parent.exists()
+
+
+KILLED = """
+import os, signal, sys
+import distributed
+import ome_writers._replay._regions as regions
+from ome_writers import AcquisitionSettings, replay
+
+def main():
+    source, target, frames, resume = sys.argv[1:]
+    regions.REGION_BYTES = 1
+    def kill(progress):
+        if progress.frames_done >= int(frames):
+            os.kill(os.getpid(), signal.SIGKILL)
+    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50)
+    client = distributed.Client(cluster)
+    settings = AcquisitionSettings.model_validate_json(sys.stdin.read())
+    replay(source, settings, client=client, progress=kill, skip_missing=True, resume=resume == "resume")
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def run_and_kill(source: Path, settings: AcquisitionSettings, frames: int, *, resume: bool = False) -> None:
+    """Replay on a cluster in a process that kills itself when so many frames are done."""
+    arguments = [str(source), settings.root_path, str(frames), "resume" if resume else "begin"]
+    script = source.parent / "killed.py"
+    script.write_text(KILLED)
+    done = subprocess.run(
+        [sys.executable, str(script), *arguments],
+        input=settings.model_dump_json(), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    time.sleep(1)  # its workers end when they notice
+
+
+@pytest.fixture(scope="module")
+def gaps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Record an acquisition with metadata of frames, of which some are missing."""
+    path = tmp_path_factory.mktemp("gaps") / "source.ome.zarr"
+    settings = AcquisitionSettings(
+        root_path=str(path), dimensions=(*dimensions()[:1], *dimensions()[3:]), dtype="uint16"
+    )
+    with create_stream(settings) as stream:
+        for number, (t, z) in enumerate(np.ndindex(5, 7)):
+            if number % 5 == 1 or t == 2:
+                stream.skip()
+            else:
+                stream.append(PIXELS[t, 0, 0, z], frame_metadata={"delta_t": number / 4})
+    return path
+
+
+@pytest.mark.parametrize("then", ["cluster", "stream", "recover"])
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_coordinator_that_is_killed(client: Any, gaps: Path, tmp_path: Path, then: str, twice: bool) -> None:
+    """After kill -9, once or again after resuming, the dataset tells which frames it has; going on completes it."""
+    path, alone = tmp_path / "x.ome.zarr", tmp_path / "alone" / "x.ome.zarr"
+    alone.parent.mkdir()
+    settings = AcquisitionSettings(
+        root_path=str(path), dimensions=(*dimensions()[:1], *dimensions()[3:]), dtype="uint16"
+    )
+    run_and_kill(gaps, settings, 9)
+    if twice:
+        run_and_kill(gaps, settings, 24, resume=True)
+    with open_recording(gaps) as recording:
+        assert recording.present is not None
+        present = recording.present.ravel()
+        one = settings.model_copy(update={"root_path": str(alone)}, deep=True)
+        replay(recording, one, skip_missing=True)
+        report = recover(path)
+        assert report.needed
+        lost = {frame for run in report.lost for frame in run}
+        assert report.frames_skipped == (~present).sum()
+        assert not lost & set(np.flatnonzero(~present).tolist())
+        assert report.frames_written == present.sum() - len(lost) > 0
+        found, whole = (np.asarray(zarr.open_array(root / "0")[...]) for root in (path, alone))
+        for number, index in enumerate(np.ndindex(5, 7)):
+            np.testing.assert_array_equal(found[index], 0 if number in lost else whole[index])
+        if then == "recover":
+            assert len(verify(path).problems) == 0 or lost
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of frames that are needed again
+            on = client if then == "cluster" else None
+            assert replay(recording, settings, client=on, resume=True, skip_missing=True).complete
+    assert_same(alone, path)
+    assert (path / RECORDS_FILE).read_text() == (alone / RECORDS_FILE).read_text()
+    assert (path / FATES_FILE).read_text() == (alone / FATES_FILE).read_text()
+    assert verify(path).ok
+
+
+def test_metadata_and_missing_frames_of_a_plate(client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wells, metadata of frames and missing frames are written by a cluster as by one process."""
+    monkeypatch.setattr("ome_writers._replay._regions.REGION_BYTES", 1)
+    source = tmp_path / "plate.ome.zarr"
+    wells = [{"name": f"f{f}", "plate_row": row, "plate_column": "2"} for row in "AB" for f in range(2)]
+    settings = AcquisitionSettings(
+        root_path=str(source),
+        dtype="uint16",
+        plate=Plate.from_standard_wells(6),
+        dimensions=[Dimension(name="t", count=3), PositionDimension(coords=wells), *dimensions()[-2:]],
+    )
+    with create_stream(settings) as stream:
+        for number in range(12):
+            if number == 5:
+                stream.skip()
+            else:
+                stream.append(PIXELS[0, 0, 0, number % 7], frame_metadata={"delta_t": number / 8, "well": number % 4})
+    with open_recording(source) as recording:
+        for name, on in (("one", None), ("many", client)):
+            (tmp_path / name).mkdir()
+            report = replay(recording, tmp_path / name / "x.ome.zarr", skip_missing=True, client=on)
+            assert (report.frames_appended, report.frames_skipped) == (11, 1)
+            assert report.bytes_in == 11 * PIXELS[0, 0, 0, 0].nbytes
+    one, many = (tmp_path / name / "x.ome.zarr" for name in ("one", "many"))
+    assert_same(one, many)
+    for file in (RECORDS_FILE, FATES_FILE):
+        assert (one / file).read_text() == (many / file).read_text()
+    assert verify(many).ok
+
+
+def test_a_scheduler_that_is_lost(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster that is gone is an error that says so; the dataset tells what it holds, and can be resumed."""
+    monkeypatch.setattr("ome_writers._replay._regions.REGION_BYTES", 1)
+    settings = AcquisitionSettings(root_path=str(tmp_path / "x.ome.zarr"), dimensions=dimensions(), dtype="uint16")
+    with (
+        dask.config.set({"distributed.comm.retry.count": 0, "distributed.comm.timeouts.connect": "3s"}),
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=True, dashboard_address=":0", silence_logs=50
+        ) as cluster,
+        distributed.Client(cluster) as own,
+        open_recording(source, axes="tpczyx") as recording,
+    ):
+
+        def close_it(progress: ReplayProgress) -> None:
+            if progress.frames_done > 10:
+                own.sync(cluster.scheduler.close)
+
+        with pytest.raises(WriteError, match="cluster"):
+            replay(recording, settings, client=own, progress=close_it)
+        said = documents(tmp_path / "x.ome.zarr")["zarr.json"]["attributes"]["ome_writers"]["completeness"]
+        assert said["recovered"]
+        assert 10 < said["frames_written"] < 210
+        with pytest.warns(UserWarning, match="again"):
+            assert replay(recording, settings, resume=True).complete
+    assert verify(tmp_path / "x.ome.zarr").ok
+
+
+def test_a_cluster_without_workers(source: Path, tmp_path: Path) -> None:
+    """While there are no workers yet, progress goes on, so that it can be stopped."""
+    calls: list[ReplayProgress] = []
+
+    def stop(progress: ReplayProgress) -> None:
+        calls.append(progress)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    with (
+        distributed.LocalCluster(n_workers=0, processes=True, dashboard_address=":0", silence_logs=50) as cluster,
+        distributed.Client(cluster) as own,
+        open_recording(source, axes="tpczyx") as recording,
+    ):
+        start = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            replay(recording, str(tmp_path / "x.ome.zarr"), client=own, progress=stop)
+        assert time.monotonic() - start < 20
+    assert calls[-1].frames_done == 0
 
 
 @pytest.mark.parametrize("then", ["resume", "overwrite", "recover"])

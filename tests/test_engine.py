@@ -1747,3 +1747,21 @@ class EngineMachine(RuleBasedStateMachine):
 
 TestEngineMachine = EngineMachine.TestCase
 TestEngineMachine.settings = settings(max_examples=150, stateful_step_count=25, deadline=None)
+
+
+def test_workers_that_are_interrupted_while_they_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while threads start leaves none of them behind."""
+    start, started = threading.Thread.start, list[threading.Thread]()
+
+    def interrupted(thread: threading.Thread) -> None:
+        if len(started) == 2:
+            raise KeyboardInterrupt
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Workers(4)
+    for thread in started:
+        thread.join(timeout=5)
+        assert not thread.is_alive()

@@ -24,6 +24,7 @@ from ome_writers import (
 )
 from ome_writers._replay import _prefetch, replay_settings
 from ome_writers._replay import _replay as replay_module
+from ome_writers._replay._clock import Clock
 from ome_writers._replay._plan import Walk
 from ome_writers._replay._prefetch import Prefetch
 from ome_writers.errors import RecordingError, ResumeError, SettingsError
@@ -437,3 +438,89 @@ def test_positions(tmp_path: Path) -> None:
         replay(recording, tmp_path / "a.ome.zarr")
     np.testing.assert_array_equal(read_images(tmp_path / "a.ome.zarr"), pixels.transpose(1, 0, 2, 3))
     assert isinstance(recording.dimensions[1], PositionDimension)
+
+
+# ---- the clock -------------------------------------------------------------------------------------------------------
+
+
+class FakeTime:
+    """A time that passes only when somebody sleeps, or the test says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr("ome_writers._replay._clock.time.sleep", self.sleep)
+        monkeypatch.setattr("ome_writers._replay._clock.time.perf_counter", lambda: self.now)
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        assert seconds >= 0
+        self.now += seconds
+
+    def frame(self, clock: Clock, number: int, *, reading: float, appending: float) -> None:
+        """Let a frame be read and appended."""
+        asked = self.now
+        self.now += reading
+        self.now = clock.wait_for(number, asked, self.now)
+        self.now += appending
+        clock.count(number, self.now)
+
+
+def test_clock_of_a_source_that_is_a_little_too_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the source is, frames that are appended in no time are never late."""
+    for reading in (0.0021, 0.0025, 0.0035, 0.5):
+        time = FakeTime(monkeypatch)
+        clock = Clock(0.002)
+        for number in range(500):
+            time.frame(clock, number, reading=reading, appending=0.0003)
+        assert clock.late == 0
+        assert clock.awaited == (0 if reading < 0.0027 else 499)
+
+
+def test_clock_of_a_storage_that_stalls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stall makes those frames late that a camera would have taken meanwhile, and no others."""
+    time = FakeTime(monkeypatch)
+    clock = Clock(0.01)
+    began = time.now
+    for number in range(100):
+        time.frame(clock, number, reading=0.0, appending=0.055 if number == 40 else 0.001)
+    # frame 40 is done 55 ms after it was due; each of the next ones makes up for 9 ms
+    assert clock.late == 6
+    assert clock.awaited == 0
+    assert time.now - began == pytest.approx(99 * 0.01 + 0.001)  # the camera went on all the time
+
+
+def test_clock_tells_a_slow_source_from_a_stall(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a stall, frames that the source delivers at once are late, though they were asked for too late."""
+    time = FakeTime(monkeypatch)
+    clock = Clock(0.01)
+    for number in range(30):
+        time.frame(clock, number, reading=0.02 if number == 10 else 0.0, appending=0.055 if number == 20 else 0.001)
+    assert (clock.late, clock.awaited) == (6, 1)
+
+
+# ---- found by review -------------------------------------------------------------------------------------------------
+
+
+def test_a_dataset_is_not_written_into_its_source(tmp_path: Path) -> None:
+    """A destination inside of the dataset that is replayed is refused: readers would take it for a part of it."""
+    source = tmp_path / "source.ome.zarr"
+    replay(np.ones((3, 8, 8), np.uint8), source)
+    before = sorted(path.relative_to(source) for path in source.rglob("*"))
+    for wrong in (source / "inner", source / "0" / "inner.ome.zarr", source):
+        with pytest.raises(SettingsError, match="source"):
+            replay(source, AcquisitionSettings(root_path=str(wrong), format="ome-zarr", overwrite=True))
+    assert sorted(path.relative_to(source) for path in source.rglob("*")) == before
+
+
+@pytest.mark.parametrize("wrong", [{"limit": 2.5}, {"limit": True}, {"client": "tcp://127.0.0.1:1"}])
+def test_arguments_of_another_type(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    """Arguments of a wrong type are refused before anything is made."""
+    with pytest.raises(SettingsError, match=next(iter(wrong))):
+        replay(np.ones((3, 8, 8), np.uint8), tmp_path / "x.ome.zarr", **wrong)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_rate_counts_pixels_as_they_are_stored(tmp_path: Path) -> None:
+    """Bytes are counted after a conversion to a wider type."""
+    settings = AcquisitionSettings(root_path=str(tmp_path / "x.ome.zarr"), dtype="uint16")
+    assert replay(np.ones((3, 8, 8), np.uint8), settings).bytes_in == 3 * 8 * 8 * 2

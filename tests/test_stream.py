@@ -730,3 +730,17 @@ def test_one_stream_that_fails_at_exit_does_not_keep_others_from_being_written(
         assert_holds(tmp_path / f"{name}.ome.zarr", [FRAMES[:4]])
     with pytest.raises(StreamClosedError):
         streams[2].append(FRAMES[0])
+
+
+def test_a_stream_that_is_interrupted_while_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in ``create_stream`` leaves no thread and no dataset behind."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ome_writers._stream.Engine", interrupted)
+    dimensions = [Dimension(name="y", count=8), Dimension(name="x", count=8)]
+    settings = AcquisitionSettings(root_path=str(tmp_path / "x.ome.zarr"), dtype="uint8", dimensions=dimensions)
+    with pytest.raises(KeyboardInterrupt):
+        create_stream(settings)
+    assert not list(tmp_path.iterdir())

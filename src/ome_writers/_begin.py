@@ -173,6 +173,8 @@ def complete_only(settings: AcquisitionSettings, folder: DatasetFolder, sink_cla
         Begun(settings, sink_class.capabilities.name, begun.always_sharded).write(folder)
         plan = plan_dataset(settings, folder.root, always_sharded=begun.always_sharded)
         groups = frozenset(hierarchy(settings, plan.layout, version=__version__))
+        now = (report.frames_expected, report.frames_taken, report.frames_written, report.frames_skipped, report.lost)
+        Completeness(*now).write(folder)  # not closed: recovery looks again after a crash
     except BaseException as error:
         if lock is not None:
             lock.release()

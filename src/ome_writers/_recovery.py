@@ -32,6 +32,7 @@ from .engine import (
     APPENDED,
     FATES_FILE,
     LOST,
+    PENDING,
     RECORDS_FILE,
     SKIPPED,
     RecordLog,
@@ -41,7 +42,6 @@ from .engine import (
     read_fates,
     write_fates,
 )
-from .engine._fates import PENDING
 from .errors import NotRecoverableError, OMEWritersError, WriteError
 from .settings import AcquisitionSettings
 

@@ -83,20 +83,26 @@ class OMEStream:
         else:
             assembly = BatchAssembly(cast("FrameSink", self._sink), plan.geometry, self._router, memory.extent[0])
         self._documents = ArrayDocuments(dataset.folder, plan, None if earlier is None else earlier.extents)
-        self._engine = Engine(
-            assembly=assembly,
-            router=self._router,
-            geometry=plan.geometry,
-            array_paths=[image.array_path for image in plan.layout.images],
-            pool=BufferPool(memory.buffer_bytes, memory.buffers, settings.buffer, ready=memory.ready),
-            workers=Workers(memory.workers),
-            records=self._records,
-            fates=self._fates,
-            on_growth=self._documents.grow,
-            sync=self._sync if plan.durable else None,
-        )
-        if earlier is not None:
-            self._engine.resume(plan.first_frame, earlier.fates)
+        workers = Workers(memory.workers)
+        try:
+            self._engine = Engine(
+                assembly=assembly,
+                router=self._router,
+                geometry=plan.geometry,
+                array_paths=[image.array_path for image in plan.layout.images],
+                pool=BufferPool(memory.buffer_bytes, memory.buffers, settings.buffer, ready=memory.ready),
+                workers=workers,
+                records=self._records,
+                fates=self._fates,
+                on_growth=self._documents.grow,
+                sync=self._sync if plan.durable else None,
+            )
+            if earlier is not None:
+                self._engine.resume(plan.first_frame, earlier.fates)
+        except BaseException:
+            workers.abandon()
+            self._fates.close()
+            raise
         self._caller: int | None = None  # the thread that has appended
         _close_at_exit(self)
 

@@ -1,54 +1,49 @@
-"""Replay on a Dask cluster: regions of whole shards, each written by one task.
-
-A task puts its region together as a dataset of its own, below ``ome_writers/regions``, and moves the files into the
-dataset when all of them are complete. To do it twice does no harm: files are replaced by equal ones. So a task whose
-worker is lost is done again by another one, and nobody needs to know how far it was.
-"""
+"""Replay on a Dask cluster: the process that has the client hands out regions of whole shards, one for each task."""
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from concurrent.futures import CancelledError
+from contextlib import ExitStack, suppress
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from ome_writers import _files
 from ome_writers._begin import OpenDataset, begin, complete_only, prepare
 from ome_writers._dataset import REGIONS_FOLDER
 from ome_writers._documents import (
     ArrayDocuments,
+    Begun,
     Completeness,
     write_frame_metadata,
     write_ome_xml,
 )
-from ome_writers._layout import plan_layout
+from ome_writers._recovery import complete_dataset
 from ome_writers._router import Router
 from ome_writers.engine import (
     APPENDED,
     FATES_FILE,
-    LOST,
+    PENDING,
     RECORDS_FILE,
     SKIPPED,
+    FrameFates,
     RecordLog,
     encode_metadata,
-    ranges_of,
     write_fates,
 )
-from ome_writers.errors import SettingsError, UnsupportedError, WriteError
-from ome_writers.recordings import Recording, open_recording
+from ome_writers.errors import OMEWritersError, SettingsError, UnsupportedError, WriteError
+from ome_writers.recordings import Recording
 from ome_writers.settings import AcquisitionSettings
 
 from ._plan import Walk
-from ._regions import Region, RegionRecording, plan_regions, region_settings
+from ._region_task import RegionTask, write_region
+from ._regions import Region, plan_regions
 from ._report import ReplayProgress, ReplayReport
 
 if TYPE_CHECKING:
@@ -56,6 +51,9 @@ if TYPE_CHECKING:
 
 _PATIENCE_SECONDS: Final = 60
 """How long to wait, after an error, for regions that workers are writing."""
+
+_PROGRESS_SECONDS: Final = 0.5
+_RECORDS_AT_ONCE: Final = 10_000
 
 
 def replay_on_cluster(
@@ -114,7 +112,11 @@ def replay_on_cluster(
 
 
 class _Coordinator:
-    """What the process that has the cluster does: hands out regions, and completes the dataset."""
+    """What the process that has the cluster does: hands out regions, and completes the dataset.
+
+    All frames are noted before the first region is written, as pending until their region is complete: after a crash,
+    recovery knows which frames there should be, and which of the chunks that it finds count.
+    """
 
     def __init__(
         self,
@@ -127,9 +129,11 @@ class _Coordinator:
     ) -> None:
         self._client = client
         self._recording = recording
+        self._source = source
         self._dataset = dataset
         self._progress = progress
         self._start = start
+        self._root = dataset.folder.root
         self._layout = dataset.plan.layout
         self._router = Router(self._layout.axes)
         self._total = self._router.total or 0
@@ -137,46 +141,120 @@ class _Coordinator:
         self._present = self._walk.present(self._total)
         self._done = np.zeros(self._total, np.bool_)
         self._done[dataset.frames_on_disk] = True
+        self._before = int((self._done & self._present).sum())
         self._run = secrets.token_hex(8)
         self._settings = dataset.settings.model_dump_json()
-        self._source = source
-        self._before = int((self._done & self._present).sum())
 
     def carry_out(self) -> ReplayReport:
         """Have all regions written that are not complete, and complete the dataset, also after an error."""
         folder = self._dataset.folder
-        root = folder.attributes(".")
-        folder.set_attributes(".", {**root, **{k: dict(v) for k, v in self._recording.attributes.items()}})
+        attributes = {name: dict(values) for name, values in self._recording.attributes.items()}
+        folder.set_attributes(".", {**folder.attributes("."), **attributes})
+        records = self._write_records()
+        fates = self._note_frames()
         try:
-            self._write_regions()
-        finally:
-            shutil.rmtree(folder.root / REGIONS_FOLDER, ignore_errors=True)
-            self._complete()
+            regions = self._root / REGIONS_FOLDER
+            regions.mkdir()
+            (regions / self._run).touch()  # workers that don't find it are elsewhere, or too late
+            self._write_regions(fates)
+        except BaseException as error:
+            fates.close()
+            try:
+                complete_dataset(folder, Begun.read(folder))
+            except (OMEWritersError, OSError) as at_end:
+                error.add_note(f"{folder.root} is not completed: {at_end}; recover it, or resume")
+            raise
+        fates.close()
+        shutil.rmtree(regions, ignore_errors=True)
+        self._close(records)
         return self._report()
 
-    def _write_regions(self) -> None:
-        from distributed import as_completed
+    # ---- before and after ------------------------------------------------------------------------------------------
+
+    def _write_records(self) -> RecordLog:
+        """Write what was recorded about each frame; the whole file anew."""
+        path = self._root / RECORDS_FILE
+        path.unlink(missing_ok=True)
+        records = RecordLog(path, [image.path for image in self._layout.images])
+        try:
+            numbers = np.flatnonzero(self._present).tolist()
+            indices = self._walk.indices(range(self._total))
+            for count, (number, index) in enumerate(zip(numbers, indices, strict=True), 1):
+                text = encode_metadata(self._recording.metadata(index))
+                if text is not None:
+                    records.add(number, *self._router.locate(number), text)
+                if not count % _RECORDS_AT_ONCE:
+                    records.drain()
+        finally:
+            records.close()
+        return records
+
+    def _note_frames(self) -> FrameFates:
+        """Note all frames: those that are there, those that were not recorded, and those that are to come."""
+        known = np.where(self._present, np.where(self._done, APPENDED, PENDING), SKIPPED).astype(np.uint8)
+        path = self._root / FATES_FILE
+        write_fates(path, known, durable=self._dataset.plan.durable)
+        return FrameFates(path, known.tobytes(), self._total)
+
+    def _close(self, records: RecordLog) -> None:
+        """Write the documents that depend on what was written, as a stream does at its end."""
+        folder, plan = self._dataset.folder, self._dataset.plan
+        documents = ArrayDocuments(folder, plan)
+        documents.finish(self._router, self._total)
+        write_frame_metadata(folder, self._layout, records)
+        write_ome_xml(folder, self._dataset.settings, self._layout, records, documents.shape)
+        written = int(self._present.sum())
+        Completeness(self._total, self._total, written, self._total - written, closed=True).write(folder)
+        if written == self._total:  # which were skipped has to be told
+            (self._root / FATES_FILE).unlink(missing_ok=True)
+
+    def _report(self) -> ReplayReport:
+        appended = int(self._present.sum()) - self._before
+        return ReplayReport(
+            path=self._root,
+            source=self._recording.name,
+            kind=self._recording.kind,
+            frames_total=self._total,
+            frames_done=self._total,
+            frames_appended=appended,
+            frames_skipped=int((~self._present).sum()),
+            bytes_in=appended * self._layout.geometry.frame_bytes,
+            seconds=time.perf_counter() - self._start,
+            stalled_seconds=0.0,
+            source_seconds=0.0,
+        )
+
+    # ---- regions ---------------------------------------------------------------------------------------------------
+
+    def _write_regions(self, fates: FrameFates) -> None:
+        from distributed import wait
         from distributed.scheduler import KilledWorker
 
-        (self._dataset.folder.root / REGIONS_FOLDER).mkdir()
         regions = self._missing_regions()
-        numbers: dict[Future, npt.NDArray[Any]] = dict(self._submit(islice(regions, self._at_once())))
-        running = as_completed(list(numbers))
+        running: dict[Future, npt.NDArray[Any]] = dict(self._submit(islice(regions, self._at_once())))
         try:
-            for future in running:
-                future.result()
-                self._done[numbers.pop(future)] = True
+            while running:
+                with suppress(TimeoutError):
+                    wait(list(running), timeout=_PROGRESS_SECONDS, return_when="FIRST_COMPLETED")
+                for future in [future for future in running if future.done()]:
+                    future.result()
+                    self._settle(fates, running.pop(future))
                 self._show()
-                more = dict(self._submit(islice(regions, max(1, self._at_once() - len(numbers)))))
-                numbers |= more
-                running.update(list(more))
+                running |= dict(self._submit(islice(regions, max(0, self._at_once() - len(running)))))
         except KilledWorker as error:
             raise WriteError(
-                f"workers of the cluster ended again and again while they wrote to {self._dataset.folder.root}: "
-                f"{error}. Look at their logs and their memory limit, and resume."
+                f"workers of the cluster ended again and again while they wrote to {self._root}: {error}. Look at "
+                "their logs and their memory limit, and resume."
+            ) from error
+        except OMEWritersError:
+            raise
+        except (asyncio.CancelledError, CancelledError, OSError) as error:
+            raise WriteError(
+                f"the cluster can't go on with {self._root}: {error or type(error).__name__}. Look at the logs of its "
+                "scheduler and its workers, and resume."
             ) from error
         finally:
-            self._wait_for(numbers)
+            self._settle_rest(fates, running)
 
     def _missing_regions(self) -> Iterator[tuple[Region, npt.NDArray[Any]]]:
         """Yield the regions that lack frames, and the numbers of their frames."""
@@ -190,7 +268,7 @@ class _Coordinator:
 
     def _submit(self, regions: Iterable[tuple[Region, npt.NDArray[Any]]]) -> Iterator[tuple[Future, npt.NDArray[Any]]]:
         for region, frames in regions:
-            task = _Task(self._run, self._source, self._settings, str(self._dataset.folder.root), region)
+            task = RegionTask(self._run, self._source, self._settings, str(self._root), region)
             key = f"ome-writers-region-{self._run}-{region.number}"
             yield self._client.submit(write_region, task, key=key, pure=False), frames
 
@@ -198,155 +276,30 @@ class _Coordinator:
         """Return how many tasks the cluster is given at once: enough that no worker waits for one."""
         return 2 * max(1, int(sum(self._client.nthreads().values())))
 
-    def _wait_for(self, numbers: Mapping[Future, npt.NDArray[Any]]) -> None:
-        """Wait, after an error, for what workers have in hand: there is no way to stop them."""
+    def _settle(self, fates: FrameFates, frames: npt.NDArray[Any]) -> None:
+        self._done[frames] = True
+        fates.settle(frames[self._present[frames]].tolist())
+
+    def _settle_rest(self, fates: FrameFates, running: Mapping[Future, npt.NDArray[Any]]) -> None:
+        """Wait, after an error, for what workers have in hand, which nobody can stop."""
         from distributed import wait
 
-        if not numbers:
+        if not running:
             return
-        with suppress(TimeoutError):
-            wait(list(numbers), timeout=_PATIENCE_SECONDS)
-        for future, frames in numbers.items():
-            if future.status == "finished":
-                self._done[frames] = True
-        self._client.cancel(list(numbers))
+        with suppress(Exception, asyncio.CancelledError):  # the cluster may be gone, which is known by now
+            in_hand = {key for keys in self._client.processing().values() for key in keys}
+            waiting = [future for future in running if future.key not in in_hand]
+            self._client.cancel(waiting)
+            with suppress(TimeoutError):
+                wait([future for future in running if future.key in in_hand], timeout=_PATIENCE_SECONDS)
+            for future, frames in running.items():
+                if future.status == "finished":
+                    self._settle(fates, frames)
+            self._client.cancel(list(running))
 
     def _show(self) -> None:
         if self._progress is not None:
-            done, frame_bytes = int(self._done.sum()), self._recording.frame_bytes
-            nbytes = (int((self._done & self._present).sum()) - self._before) * frame_bytes
-            self._progress(ReplayProgress(done, self._total, nbytes, time.perf_counter() - self._start, 0.0))
-
-    def _complete(self) -> None:
-        """Write the documents that depend on what was written: as a stream does at its end."""
-        folder, settings, plan = self._dataset.folder, self._dataset.settings, self._dataset.plan
-        taken = self._total if self._done.all() else int(np.flatnonzero(self._done).max(initial=-1)) + 1
-        fates = np.where(self._present, np.where(self._done, APPENDED, LOST), SKIPPED).astype(np.uint8)[:taken]
-        write_fates(folder.root / FATES_FILE, fates, durable=plan.durable)
-        records = self._write_records(taken)
-        documents = ArrayDocuments(folder, plan)
-        documents.finish(self._router, taken)
-        write_frame_metadata(folder, self._layout, records)
-        write_ome_xml(folder, settings, self._layout, records, documents.shape)
-        lost = tuple(ranges_of(np.flatnonzero(fates == LOST).tolist()))
-        written, skipped = int((fates == APPENDED).sum()), int((fates == SKIPPED).sum())
-        closed = bool(self._done.all())
-        Completeness(self._total, taken, written, skipped, lost, closed=closed, recovered=not closed).write(folder)
-        if closed and not skipped:
-            (folder.root / FATES_FILE).unlink(missing_ok=True)
-
-    def _write_records(self, taken: int) -> RecordLog:
-        """Write what was recorded about each frame; the whole file anew."""
-        path = self._dataset.folder.root / RECORDS_FILE
-        path.unlink(missing_ok=True)
-        records = RecordLog(path, [image.path for image in self._layout.images])
-        try:
-            present = np.flatnonzero(self._present[:taken]).tolist()
-            for count, (number, index) in enumerate(zip(present, self._walk.indices(range(taken)), strict=True), 1):
-                text = encode_metadata(self._recording.metadata(index))
-                if text is not None:
-                    records.add(number, *self._router.locate(number), text)
-                if not count % 10_000:
-                    records.drain()
-        finally:
-            records.close()
-        return records
-
-    def _report(self) -> ReplayReport:
-        appended = int(self._present.sum()) - self._before
-        return ReplayReport(
-            path=self._dataset.folder.root,
-            source=self._recording.name,
-            kind=self._recording.kind,
-            frames_total=self._total,
-            frames_done=self._total,
-            frames_appended=appended,
-            frames_skipped=int((~self._present).sum()),
-            bytes_in=appended * self._recording.frame_bytes,
-            seconds=time.perf_counter() - self._start,
-            stalled_seconds=0.0,
-            source_seconds=0.0,
-        )
-
-
-# ---- in the workers --------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Task:
-    """What a worker is told."""
-
-    run: str
-    source: tuple[Any, Mapping[str, Any]]
-    settings: str  # JSON
-    root: str
-    region: Region
-
-
-def write_region(task: _Task) -> None:
-    """Write a region, in a worker; may be done by two workers at once, or again."""
-    from ._replay import replay
-
-    settings = AcquisitionSettings.model_validate_json(task.settings)
-    with _opened.borrow(task) as recording:
-        region = RegionRecording(recording, settings, task.region)
-        staged = Path(task.root, REGIONS_FOLDER) / f"{task.region.number}.{secrets.token_hex(4)}.ome.zarr"
-        try:
-            replay(region, region_settings(settings, task.region, staged), skip_missing=True)
-            _move(settings, task, staged)
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
-
-
-def _move(settings: AcquisitionSettings, task: _Task, staged: Path) -> None:
-    """Give the complete files of a region their place in the dataset."""
-    layout = plan_layout(settings)
-    geometry, durable = layout.geometry, settings.durability == "system"
-    step = geometry.shards or geometry.chunks
-    first = [o // s for o, s in zip((*task.region.origin, 0, 0), step, strict=True)]
-    chunks, target = staged / "0" / "c", Path(task.root, layout.images[task.region.array].array_path, "c")
-    for file in sorted(path for path in chunks.rglob("*") if path.is_file()):
-        place = [int(part) + f for part, f in zip(file.relative_to(chunks).parts, first, strict=True)]
-        final = target.joinpath(*map(str, place))
-        _files.make_folder(final.parent, durable=durable)
-        _files.system.replace(file, final)
-        if durable:
-            _files.system.sync_folder(final.parent)
-
-
-class _Opened:
-    """The recording that tasks of this process read, opened once for a replay."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._run = ""
-        self._recording: Recording | None = None
-        self._readers = 0
-
-    @contextmanager
-    def borrow(self, task: _Task) -> Iterator[Recording]:
-        """Yield the recording; opens it when it is another one than before."""
-        with self._lock:
-            fresh = self._run != task.run
-            if fresh and not self._readers and self._recording is not None:
-                self._recording.close()
-                self._recording = None
-            if self._recording is None:
-                source, options = task.source
-                self._recording, self._run = open_recording(source, **options), task.run
-                fresh = False
-            if not fresh:
-                self._readers += 1
-        if fresh:  # tasks of another replay still read: this one opens its own
-            source, options = task.source
-            with open_recording(source, **options) as recording:
-                yield recording
-            return
-        try:
-            yield self._recording
-        finally:
-            with self._lock:
-                self._readers -= 1
-
-
-_opened = _Opened()
+            appended = int((self._done & self._present).sum()) - self._before
+            seconds = time.perf_counter() - self._start
+            nbytes = appended * self._layout.geometry.frame_bytes
+            self._progress(ReplayProgress(int(self._done.sum()), self._total, nbytes, seconds, 0.0))

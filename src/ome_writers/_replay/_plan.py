@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,8 @@ from ome_writers.errors import SettingsError
 from ome_writers.recordings import Index, Recording
 from ome_writers.settings import AcquisitionSettings, Dimension
 
-_AT_ONCE = 1 << 16  # frames
+_AT_ONCE: Final = 1 << 16  # frames
+_ZARR_DOCUMENTS: Final = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 
 
 def replay_settings(
@@ -73,6 +74,8 @@ def _check_apart(recording: Recording, destination: Path) -> None:
         path = Path(source).resolve()
         if path == target or target in path.parents:
             raise SettingsError(f"{destination} is the source, or holds it; choose another path for the dataset")
+        if path in target.parents and any((path / name).is_file() for name in _ZARR_DOCUMENTS):
+            raise SettingsError(f"{destination} lies in the dataset {path}, which is the source; choose another path")
 
 
 def _in_order(dimensions: Sequence[Dimension], order: Sequence[str] | None) -> tuple[Dimension, ...]:

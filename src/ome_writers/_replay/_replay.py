@@ -16,6 +16,7 @@ from ome_writers.errors import RecordingError, SettingsError
 from ome_writers.recordings import Recording, open_recording
 from ome_writers.settings import AcquisitionSettings
 
+from ._clock import Clock
 from ._plan import Walk, replay_settings
 from ._prefetch import Prefetch
 from ._report import ReplayProgress, ReplayReport, fill_of
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from distributed import Client
 
 _PROGRESS_SECONDS: Final = 0.1
-_PROMPT_SECONDS: Final = 1e-3
-"""A source that delivers a frame within this time has not kept anybody waiting."""
 
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | npt.NDArray[Any] | Recording
 Progress = Callable[[ReplayProgress], None]
@@ -52,9 +51,9 @@ def replay(
     source : path, sequence of paths, ndarray or Recording
         What is replayed; anything that :func:`open_recording` takes, or what it returned.
     settings : AcquisitionSettings or path
-        Where the dataset goes and how it is stored. Dimensions, dtype and plate that they leave out are as recorded;
-        dimensions that they give must be the recorded ones, in any order of the index. A path alone means compression
-        ``"blosc-lz4"`` and planned chunks.
+        Where the dataset goes and how it is stored. Dimensions (with the plate) and dtype that they leave out are as
+        recorded; dimensions that they give must be the recorded ones, in any order of the index. A path alone means
+        compression ``"blosc-lz4"`` and planned chunks.
     order : sequence of str, optional
         Names of the index dimensions in the acquisition order to simulate, slowest first; by default as in the
         settings, or as recorded.
@@ -90,9 +89,7 @@ def replay(
     OMEWritersError
         As :func:`create_stream` and :meth:`OMEStream.append`.
     """
-    _check_numbers(fps, limit)
-    if client is not None and (fps is not None or limit is not None):
-        raise SettingsError("fps and limit simulate one camera; leave them out with a Dask client")
+    _check_arguments(fps, limit, client)
     with ExitStack() as opened:
         recording = source if isinstance(source, Recording) else opened.enter_context(open_recording(source))
         complete = replay_settings(recording, settings, order)
@@ -108,11 +105,17 @@ def replay(
         return run.report(time.perf_counter() - start)
 
 
-def _check_numbers(fps: float | None, limit: int | None) -> None:
+def _check_arguments(fps: float | None, limit: int | None, client: object) -> None:
     if fps is not None and not (math.isfinite(fps) and fps > 0):
         raise SettingsError(f"fps is {fps}; give a number of frames per second larger than 0")
-    if limit is not None and limit < 1:
-        raise SettingsError(f"limit is {limit}; give the number of frames to replay, 1 or more")
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+        raise SettingsError(f"limit is {limit!r}; give the number of frames to replay, 1 or more")
+    if client is None:
+        return
+    if not hasattr(client, "submit"):
+        raise SettingsError(f"client is {client!r}; give a distributed.Client, such as Client({client!r})")
+    if fps is not None or limit is not None:
+        raise SettingsError("fps and limit simulate one camera; leave them out with a Dask client")
 
 
 def check_present(recording: Recording, *, skip_missing: bool) -> None:
@@ -128,44 +131,6 @@ def check_present(recording: Recording, *, skip_missing: bool) -> None:
             f"{recording.name}: {recording.frames_missing} of {recording.frames} frames are missing in this source. If "
             "a file of it is elsewhere, put it beside the others; to leave the missing frames out, set skip_missing"
         )
-
-
-class _Clock:
-    """When a camera's frames are due, and which are late.
-
-    Parameters
-    ----------
-    interval : float
-        Seconds between two frames. The first one is due when it is ready.
-    """
-
-    def __init__(self, interval: float) -> None:
-        self._interval = interval
-        self._began: float | None = None
-        self.late = 0
-        self.awaited = 0
-
-    def wait_for(self, number: int, asked: float, ready: float) -> float:
-        """Wait until a frame is due that was asked of the source and is ready; return the time after that.
-
-        A frame that the source delivers too late holds the clock: nobody would learn about the storage otherwise.
-        """
-        if self._began is None:
-            self._began = ready - number * self._interval
-        due = self._began + number * self._interval
-        if ready < due:
-            time.sleep(due - ready)
-            return time.perf_counter()
-        held = ready - max(asked, due)
-        if held > _PROMPT_SECONDS:
-            self._began += held
-            self.awaited += 1
-        return ready
-
-    def count(self, number: int, done: float) -> None:
-        """Count a frame as late if it was appended after the next one was due."""
-        if self._began is not None:
-            self.late += done > self._began + (number + 1) * self._interval
 
 
 class _Run:
@@ -199,7 +164,7 @@ class _Run:
         first = stream.next_frame
         left = range(first, max(first, self._last))
         began = self._shown = time.perf_counter()
-        clock = None if self._fps is None else _Clock(1 / self._fps)
+        clock = None if self._fps is None else Clock(1 / self._fps)
         with Prefetch(self._recording, self._walk.indices(left)) as prefetch:
             frames = iter(prefetch)
             for run, recorded in self._walk.runs(left):
@@ -224,7 +189,7 @@ class _Run:
         if clock is not None:
             self._late, self._awaited = clock.late, clock.awaited
 
-    def _show(self, seconds: float, clock: _Clock | None) -> None:
+    def _show(self, seconds: float, clock: Clock | None) -> None:
         self._shown = time.perf_counter()
         if self._progress is None:
             return

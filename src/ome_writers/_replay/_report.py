@@ -105,32 +105,43 @@ class ReplayReport:
     def __str__(self) -> str:
         """Return it in words."""
         rate = self.bytes_in / self.seconds / 1e6 if self.seconds else 0.0
-        lines = [
-            f"Wrote {self.frames_appended} frames ({self.bytes_in / 1e6:.0f} MB) in {self.seconds:.1f} s, "
-            f"{rate:.0f} MB/s, to {self.path}",
-        ]
+        if self.frames_appended or self.frames_skipped:
+            lines = [
+                f"Wrote {_frames(self.frames_appended)} ({self.bytes_in / 1e6:.0f} MB) in {self.seconds:.1f} s, "
+                f"{rate:.0f} MB/s, to {self.path}",
+            ]
+        elif self.complete:
+            lines = [f"Nothing was to be done: {self.path} has all its frames already, {self.frames_total} of them."]
+        else:
+            lines = [f"Nothing was written to {self.path}."]
         if self.frames_skipped:
-            lines.append(f"{self.frames_skipped} frames were not recorded; they are left out and read as 0.")
-        if self.fps is not None:
-            pace = (
-                "every frame was taken in time"
-                if not self.frames_late
-                else f"{self.frames_late} frames were late, and a camera would have had to keep them"
+            lines.append(
+                f"{_frames(self.frames_skipped)} {'was' if self.frames_skipped == 1 else 'were'} not recorded: left "
+                "out, so that zeros are read there."
             )
+        if self.fps is not None and self.frames_appended:
+            pace = "every frame was taken in time"
+            if self.frames_late:
+                were = "was" if self.frames_late == 1 else "were"
+                pace = f"{_frames(self.frames_late)} {were} late, and a camera would have had to keep them"
             lines.append(
                 f"At {self.fps:g} frames per second {pace}. The slowest append took {self.longest_append * 1e3:.1f} "
                 f"ms; the buffer was full for {self.stalled_seconds:.2f} s."
             )
             if self.frames_awaited:
                 lines.append(
-                    f"{self.source} could not be read that fast: the clock was held for {self.frames_awaited} frames, "
-                    "which makes this easier for the storage than a camera would."
+                    f"{self.source} could not be read that fast: the clock was held for "
+                    f"{_frames(self.frames_awaited)}, which makes this easier for the storage than a camera would."
                 )
         if not self.complete:
             lines.append(
-                f"The dataset holds {self.frames_done} of {self.frames_total} frames, and says so. Resume to go on."
+                f"The dataset holds {self.frames_done} of {_frames(self.frames_total)}, and says so. Resume to go on."
             )
         return "\n".join(lines)
+
+
+def _frames(number: int) -> str:
+    return f"{number} frame" if number == 1 else f"{number} frames"
 
 
 def fill_of(stats: StreamStats) -> float:

@@ -3,7 +3,7 @@
 from ._assembly import BlockAssembly, LayerAssembly, end_of_begun_layers, first_to_rewrite
 from ._batches import BatchAssembly
 from ._engine import Engine, StreamStats
-from ._fates import APPENDED, FATES_FILE, LOST, SKIPPED, FrameFates, ranges_of, read_fates, write_fates
+from ._fates import APPENDED, FATES_FILE, LOST, PENDING, SKIPPED, FrameFates, ranges_of, read_fates, write_fates
 from ._frames import encode_metadata
 from ._plan import MemoryPlan, plan_memory
 from ._pool import BufferPool
@@ -14,6 +14,7 @@ __all__ = [
     "APPENDED",
     "FATES_FILE",
     "LOST",
+    "PENDING",
     "RECORDS_FILE",
     "RECORDS_PER_IMAGE",
     "SKIPPED",

@@ -39,8 +39,12 @@ class Workers:
         self._process = os.getpid()
         self._done: SimpleQueue[None] = SimpleQueue()  # one entry when somebody waits and all is done
         self._threads = [threading.Thread(target=self._run, name=f"ome-writers-{i}", daemon=True) for i in range(count)]
-        for thread in self._threads:
-            thread.start()
+        try:
+            for thread in self._threads:
+                thread.start()
+        except BaseException:  # Ctrl-C
+            self.abandon()
+            raise
 
     def submit(self, task: Callable[[], None]) -> None:
         """Queue a task."""
@@ -69,6 +73,11 @@ class Workers:
         for thread in self._threads:
             thread.join()
         self._threads = []
+
+    def abandon(self) -> None:
+        """Have the threads end when nothing was submitted, without waiting for them."""
+        for _ in self._threads:
+            self._tasks.put(None)
 
     def _run(self) -> None:
         try:
