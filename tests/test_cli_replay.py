@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,12 @@ import yaozarrs
 import zarr
 from typer.testing import CliRunner
 
+from ome_writers import ReplayReport, open_recording, replay
+from ome_writers._dataset import DatasetFolder
+from ome_writers._documents import Completeness
 from ome_writers.cli import app
+from ome_writers.cli._output import Output
+from ome_writers.cli._replay import _say_interrupted
 from test_cli import COMMAND, run
 
 Pixels = npt.NDArray[Any]
@@ -115,9 +121,97 @@ def test_existing_dataset_is_kept_unless_told(stack: tuple[Path, Pixels], tmp_pa
     again = run(*arguments)
     assert again.returncode == 1
     assert "exists" in again.stderr
-    assert "Traceback" not in again.stderr
+    assert again.stderr.splitlines()[1:] == ["hint: --overwrite replaces it, --resume goes on with it"]
     assert invoke(*arguments, "--overwrite").exit_code == 0
     assert read(tmp_path / "o.ome.zarr").shape[0] == 5
+    (tmp_path / "o.ome.zarr" / "notes.txt").write_text("mine")
+    foreign = run(*arguments, "--overwrite")
+    assert foreign.returncode == 1
+    assert "hint" not in foreign.stderr  # it would not help
+
+
+def test_resumed_with_another_order(stack: tuple[Path, Pixels], tmp_path: Path) -> None:
+    """Another order than that of the first replay is an error that says so, in few words."""
+    arguments = ["replay", str(stack[0]), str(tmp_path / "o.ome.zarr"), "--axes", "tzcyx", "--limit", "3"]
+    assert invoke(*arguments).exit_code == 0
+    done = run(*arguments, "--resume", "--order", "t,c,z")
+    assert done.returncode == 1
+    assert "other settings: the order of dimensions is t, c, z, was t, z, c." in done.stderr
+    assert "hint: give the options that the dataset was begun with" in done.stderr
+    done = run(*arguments, "--resume", "--chunks", "z=2", "--shards", "t=4")
+    assert "dimension t: shard_size_chunks is 4, was null; dimension z: chunk_size is 2, was null." in done.stderr
+
+
+def test_resumed_with_other_dimensions(stack: tuple[Path, Pixels], tmp_path: Path) -> None:
+    """Dimensions of other names are listed, and of those that both have, the fields that differ."""
+    arguments = ["replay", str(stack[0]), str(tmp_path / "o.ome.zarr"), "--limit", "3"]
+    assert invoke(*arguments, "--axes", "tzcyx").exit_code == 0
+    np.save(tmp_path / "other.npy", np.zeros((4, 3, 32, 48), np.uint16))
+    done = run("replay", str(tmp_path / "other.npy"), *arguments[2:], "--axes", "tzyx", "--resume")
+    assert "the dimensions are t, z, y, x, were t, z, c, y, x; dimension t: count is 4, was 5." in done.stderr
+
+
+def test_resumed_when_all_is_done(stack: tuple[Path, Pixels], tmp_path: Path) -> None:
+    """``--resume`` of a complete dataset says that it has all its frames, and no rates of nothing."""
+    arguments = ["replay", str(stack[0]), str(tmp_path / "o.ome.zarr"), "--axes", "tzcyx", "--fps", "900", "--resume"]
+    assert invoke(*arguments).stdout.startswith("Wrote 30 frames")
+    again = invoke(*arguments)
+    assert again.exit_code == 0
+    assert again.stdout == (
+        f"Nothing was to be done: {tmp_path / 'o.ome.zarr'} has all its frames already, 30 of them.\n"
+    )
+
+
+def test_one_frame_is_singular(tmp_path: Path) -> None:
+    """A report of single frames is good English."""
+    report = ReplayReport(
+        tmp_path, "a.npy", "NumPy .npy", frames_total=3, frames_done=2, frames_appended=1, frames_skipped=1, bytes_in=9,
+        seconds=1.0, stalled_seconds=0.0, source_seconds=0.0, fps=3.0, frames_late=1, frames_awaited=1,
+    )  # fmt: skip
+    text = str(report)
+    for words in ("Wrote 1 frame ", "1 frame was not recorded", "1 frame was late", "was held for 1 frame,"):
+        assert words in text
+    assert "1 frames" not in text
+    assert "2 of 3 frames" in text
+    assert str(changed(report, frames_appended=0, frames_skipped=0)).startswith("Nothing was written to ")
+
+
+def test_missing_destination(tmp_path: Path) -> None:
+    """A single path is a source: the destination is what is missing, whatever the path is called."""
+    done = run("replay", "d.ome.zarr")
+    assert done.returncode == 2
+    text = " ".join(done.stderr.replace("\u2502", " ").split())
+    assert "a destination is missing" in text
+    assert "d.ome.zarr copy.ome.zarr" in text
+    assert "Missing argument" not in text
+    assert "Missing argument 'SOURCE'" in run("replay").stderr
+
+
+def test_frames_that_are_missing(stack: tuple[Path, Pixels], tmp_path: Path) -> None:
+    """Frames that the source lacks are an error that names the option to leave them out; with it, they are."""
+    limited = str(tmp_path / "limited.ome.zarr")
+    assert invoke("replay", str(stack[0]), limited, "--axes", "tzcyx", "--limit", "7").exit_code == 0
+    done = run("replay", limited, str(tmp_path / "o.ome.zarr"))
+    assert done.returncode == 1
+    assert "frames are missing" in done.stderr
+    assert done.stderr.splitlines()[1:] == ["hint: --skip-missing leaves the missing frames out"]
+    assert invoke("replay", limited, str(tmp_path / "o.ome.zarr"), "--skip-missing").exit_code == 0
+
+
+def test_parameters_in_messages_are_options(stack: tuple[Path, Pixels], tmp_path: Path) -> None:
+    """What messages call by its name in Python is followed by the option; words in paths are none."""
+    named = tmp_path / "axes" / "shape image.npy"
+    named.parent.mkdir()
+    stack[0].rename(named)
+    out = str(tmp_path / "o.ome.zarr")
+    assert run("replay", str(named), out).stderr.splitlines()[1:] == ["hint: on the command line: --axes"]
+    assert run("info", str(named)).stderr.splitlines()[1:] == ["hint: on the command line: --axes"]
+    raw = tmp_path / "image.raw"
+    raw.write_bytes(bytes(64))
+    assert run("info", str(raw)).stderr.splitlines()[1:] == ["hint: on the command line: --shape, --dtype"]
+    damaged = tmp_path / "axes" / "image.npy"
+    damaged.write_bytes(b"nothing of NumPy")
+    assert "hint" not in run("info", str(damaged)).stderr
 
 
 def test_source_is_never_replaced(stack: tuple[Path, Pixels], tmp_path: Path) -> None:
@@ -249,12 +343,51 @@ def test_interrupted_replay_can_be_resumed(as_json: bool, stack: tuple[Path, Pix
     command = next(line for line in words.splitlines() if "ome-writers replay" in line).partition(": ")[2]
     if as_json:
         document = json.loads(out)
+        whole = run(*arguments[:2], str(tmp_path / "whole.ome.zarr"), *arguments[3:]).stdout
+        others = {"frames_skipped", "stalled_seconds", "source_seconds", "frames_awaited", "longest_append"}
+        assert json.loads(whole).keys() - document.keys() == others  # not known after an interrupt
+        assert document["path"] == str(target)
+        assert document["frames_total"] == 30
+        assert document["frames_done"] == document["frames_appended"] == said["written"]
+        assert document["bytes_in"] == said["written"] * 32 * 48 * 2
+        assert (document["kind"], document["complete"], document["fps"]) == ("NumPy .npy", False, 20.0)
         assert (document["interrupted"], document["frames_written"]) == (True, said["written"])
         assert document["resume_with"] == command
     script = f"import shlex, sys; sys.argv = shlex.split({command!r}); from ome_writers.cli import main; main()"
     resumed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert resumed.returncode == 0, resumed.stderr
     assert np.array_equal(read(target), stack[1].transpose(0, 2, 1, 3, 4))
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_interrupted_dataset_that_was_completed(
+    as_json: bool, stack: tuple[Path, Pixels], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A dataset that was completed, as after Ctrl-C with a cluster, is valid, and how many frames it has is said."""
+    target = tmp_path / "o.ome.zarr"
+    with open_recording(stack[0], axes="tzcyx") as recording:
+        replay(recording, str(target), limit=7)
+        folder = DatasetFolder(target)
+        state = Completeness.read(folder)
+        assert state is not None
+        changed(state, closed=False, recovered=True, lost=(range(3, 5),), frames_written=5).write(folder)
+        _say_interrupted(target, Output(as_json=as_json), recording, None, None)
+    out, err = capsys.readouterr()
+    assert "5 of 30 frames" in (err if as_json else out)
+    assert "was not closed" not in out + err
+    if as_json:
+        said = json.loads(out)
+        assert (said["frames_done"], said["frames_written"], said["frames_lost"]) == (7, 5, [[3, 4]])
+
+
+def test_interrupted_before_anything_was_written(
+    stack: tuple[Path, Pixels], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C before there is a dataset gives scripts JSON, too."""
+    with open_recording(stack[0], axes="tzcyx") as recording:
+        _say_interrupted(tmp_path / "o.ome.zarr", Output(as_json=True), recording, None, None)
+    said = json.loads(capsys.readouterr().out)
+    assert (said["frames_total"], said["frames_done"], said["interrupted"]) == (30, 0, True)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")

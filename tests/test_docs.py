@@ -123,6 +123,23 @@ SOURCES: dict[str, Callable[[Path], None]] = {
 # ---- Python blocks ---------------------------------------------------------------------------------------------------
 
 
+PYTHON = re.compile(r"^(from \w+ import|import \w+$|with .*:$|\w+\.\w+\(.*\)$)", re.MULTILINE)
+
+
+def run_python(code: str, page: Path) -> str:
+    """Run the code of a page; return what it prints."""
+    if "pymmcore_plus import" in code:  # an interpreter that has used Micro-Manager's core may abort when it ends
+        end = "\nimport os, sys\nsys.stdout.flush()\nos._exit(0)\n"
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", code + end], capture_output=True, text=True, timeout=90, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        exec(compile(code, str(page), "exec"), {"__name__": "__main__"})  # noqa: S102  our own pages
+    return out.getvalue()
+
+
 @pytest.mark.parametrize("page", [p for p in PAGES if python_blocks(p)], ids=of_page)
 def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every Python block of every page runs, in the order of the page, and prints what comments say that it prints."""
@@ -131,11 +148,15 @@ def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
     for name, make in SOURCES.items():
         if re.search(rf'(describe|open_recording|recover|replay|verify)\(\s*"{name}"', code):
             make(tmp_path / name)
-    with contextlib.redirect_stdout(io.StringIO()) as out:
-        exec(compile(code, str(page), "exec"), {"__name__": "__main__"})  # noqa: S102  our own pages
-    printed = ", " + out.getvalue().replace("\n", ", ")
+    printed = ", " + run_python(code, page).replace("\n", ", ")
     said = re.findall(r"^ *print\(.*\)  # (.*)$", code, re.MULTILINE)
     assert [what for what in said if f", {what}, " not in printed] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=of_page)
+def test_python_is_marked_as_python(page: Path) -> None:
+    """No block of Python is marked as plain text, and so is not run: nobody would notice that it is wrong."""
+    assert [block for block in blocks(page, "text") if PYTHON.search(block)] == []
 
 
 # ---- commands --------------------------------------------------------------------------------------------------------

@@ -150,6 +150,26 @@ def test_plate(tmp_path: Path) -> None:
     assert "in wells A/1, B/2" in str(found)
 
 
+def test_what_this_package_keeps_is_no_data(tmp_path: Path) -> None:
+    """Arrays below ``ome_writers``, as an interrupted replay on a cluster leaves them, are no images of the dataset."""
+    path = write(tmp_path / "a.ome.zarr", TIME, frames=3)
+    before = describe(path)
+    inner = write(path / "ome_writers" / "regions" / "abc" / "0.ome.zarr", TIME, frames=3)
+    (path / "ome_writers" / "regions" / "abc" / "bad").mkdir()
+    (path / "ome_writers" / "regions" / "abc" / "bad" / "zarr.json").write_text("{")
+    found = describe(path)
+    assert (found.images, found.arrays, found.problems) == (before.images, (), ())
+    added = [file for file in inner.parent.rglob("*") if file.is_file()]
+    assert found.files == (before.files or 0) + len(added)
+    assert found.stored_bytes == (before.stored_bytes or 0) + sum(file.stat().st_size for file in added)
+
+
+def test_foreign_array_of_that_name_is_data(tmp_path: Path) -> None:
+    """An array that somebody else has called ``ome_writers`` is shown as any other."""
+    zarr.open_group(str(tmp_path / "a.zarr"), mode="w").create_array("ome_writers", shape=(2, 3), dtype="u1")
+    assert [array.path for array in describe(tmp_path / "a.zarr").arrays] == ["ome_writers"]
+
+
 def ngff_04(path: Path) -> Path:
     """Make an OME-Zarr 0.4 image of two levels with a label image, by zarr-python."""
     root = zarr.open_group(str(path), mode="w", zarr_format=2)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version as _distribution_version
@@ -169,6 +170,8 @@ class Begun:
             settings = AcquisitionSettings.model_validate(said["settings"])
             return cls(settings, str(said["backend"]), bool(said["always_sharded"]))
         except (FileNotFoundError, NotADirectoryError) as error:
+            if not os.path.lexists(folder.root):
+                raise NotRecoverableError(f"there is nothing at {folder.root}; give a dataset's folder") from error
             raise NotRecoverableError(
                 f"{folder.root} holds no {SETTINGS_FILE}: it is no dataset that a stream of ome-writers 0.4 or later "
                 "has begun. Give the path of the dataset's folder."
@@ -196,10 +199,31 @@ def fingerprint(settings: AcquisitionSettings) -> str:
 def differences(settings: AcquisitionSettings, others: AcquisitionSettings) -> list[str]:
     """Return in words in which fields settings differ that say something about the data."""
     ours, theirs = _of_the_data(settings), _of_the_data(others)
+    return [*_of_dimensions(ours.pop("dimensions"), theirs.pop("dimensions")), *_of_fields(ours, theirs)]
+
+
+def _of_dimensions(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> list[str]:
+    """Return in words how dimensions differ: which there are, their order, then the fields of each."""
+    names, old_names = ([d["name"] for d in dimensions] for dimensions in (ours, theirs))
+    found = []
+    if set(names) != set(old_names):
+        found.append(f"the dimensions are {', '.join(names)}, were {', '.join(old_names)}")
+    elif names != old_names:
+        of_index = slice(None) if names[-2:] != old_names[-2:] else slice(-2)  # those of the frame, where they moved
+        found.append(f"the order of dimensions is {', '.join(names[of_index])}, was {', '.join(old_names[of_index])}")
+    old = {d["name"]: d for d in theirs}
+    for dimension in ours:
+        name = dimension["name"]
+        found += [f"dimension {name}: {said}" for said in _of_fields(dimension, old.get(name, dimension))]
+    return found
+
+
+def _of_fields(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """Return which fields differ, those included that only one of two kinds of dimension has."""
     return [
-        f"{name} is {_in_short(ours[name])}, was {_in_short(theirs[name])}"
-        for name in ours
-        if ours[name] != theirs[name]
+        f"{name} is {_in_short(ours.get(name))}, was {_in_short(theirs.get(name))}"
+        for name in {**ours, **theirs}
+        if ours.get(name) != theirs.get(name)
     ]
 
 

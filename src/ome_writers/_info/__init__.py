@@ -38,8 +38,8 @@ def describe(
 ) -> DatasetInfo:
     """Return what a dataset holds: images, axes, chunks, channels, and how far it is complete.
 
-    Only documents are read, so it takes no Zarr library, and is quick for thousands of images. A path that is no Zarr
-    dataset is described as the recorded acquisition that :func:`open_recording` finds there.
+    Only documents are read, so it takes no Zarr library; without counting bytes, it is quick for thousands of images. A
+    path that is no Zarr dataset is described as the recorded acquisition that :func:`open_recording` finds there.
 
     Parameters
     ----------

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import posixpath
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from ome_writers._documents import SETTINGS_FILE
 from ome_writers.errors import NotADatasetError
 
 ROOT_DOCUMENTS: Final = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 """Documents that say that a folder is a node of Zarr."""
 
+_OURS, _SETTINGS = posixpath.split(SETTINGS_FILE)
 _DIGITS: Final = re.compile(r"(\d+)")
 
 
@@ -82,6 +85,11 @@ def read_nodes(root: Path, *, count_bytes: bool) -> Nodes:
         kind = _read_node(folder, path, names, found)
         if not path and kind is None:
             raise NotADatasetError(f"{root} can't be read: {'; '.join(found.problems) or 'it is no node of Zarr'}")
+        if path == _OURS and _SETTINGS in names:  # what this package keeps beside the data; regions of it are arrays
+            if count_bytes:
+                files, nbytes = _size(folder)
+                found.files, found.nbytes = found.files + files, found.nbytes + nbytes
+            continue
         if kind == "array":
             if count_bytes:
                 files, found.stored[path] = _size(folder)

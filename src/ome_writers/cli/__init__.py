@@ -2,87 +2,48 @@
 
 from __future__ import annotations
 
-import inspect
+import os
+import signal
 import sys
-from collections.abc import Callable
-from typing import Annotated, Any, Optional
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
 
-import typer
-from pydantic import ValidationError
-
-from ome_writers._documents import __version__
-from ome_writers.errors import OMEWritersError
-
-from ._bench import bench
-from ._demo import demo
-from ._info import info
-from ._output import faults, prepare_streams
-from ._recover import recover
-from ._replay import replay
-from ._verify import verify_command
+if TYPE_CHECKING:
+    from ._app import app
 
 __all__ = ["app", "main"]
 
-app = typer.Typer(
-    name="ome-writers",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["--help", "-h"]},
-)
-
-
-def _add(command: Callable[..., Any], name: str) -> None:
-    """Add a command whose help is its docstring: prose, then examples below a line "For example:"."""
-    prose, _, examples = (inspect.getdoc(command) or "").partition("For example:")
-    lines = [" ".join(line.split()) for line in examples.splitlines() if line.strip()]
-    app.command(name, help=_unwrapped(prose), epilog="\n\n".join(["For example:", *lines]))(command)
-
-
-def _unwrapped(text: str) -> str:
-    """Return paragraphs as one line each, which are wrapped to fit the terminal."""
-    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.strip().split("\n\n"))
-
-
-_add(demo, "demo")
-_add(info, "info")
-_add(replay, "replay")
-_add(bench, "bench")
-_add(verify_command, "verify")
-_add(recover, "recover")
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(__version__)
-        raise typer.Exit
-
-
-def _options(
-    version: Annotated[
-        Optional[bool],  # noqa: UP045  typer reads this at run time
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
-    ] = None,
-) -> None:
-    """Write microscope frames to OME-Zarr as they arrive.
-
-    Results go to stdout, everything else to stderr. Exit status: 0 done, 1 failed (a message on stderr says why; with
-    verify and info, something is wrong with the dataset), 2 wrong usage, 130 stopped by Ctrl-C. NO_COLOR=1 turns
-    colours off.
-    """
-
-
-app.callback(help=_unwrapped(inspect.getdoc(_options) or ""))(_options)
+_INTERRUPTED: Final = 130
 
 
 def main() -> None:
-    """Run the command line: errors that a user can mend are printed without a traceback, with exit status 1."""
-    prepare_streams()
+    """Run the command line; Ctrl-C ends it with status 130, also while modules are imported, which is most of it."""
     try:
-        app(prog_name="ome-writers")
-    except ValidationError as error:
-        sys.exit(f"error: {faults(error)}")
-    except (OMEWritersError, OSError) as error:
-        sys.exit(f"error: {error}")
+        with _ending_at_interrupt():
+            from ._app import run
+        run()
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(_INTERRUPTED)
+
+
+@contextmanager
+def _ending_at_interrupt() -> Iterator[None]:
+    """End the process at Ctrl-C: some libraries that are imported turn KeyboardInterrupt into errors of their own."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # as when a shell has it ignored
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def __getattr__(name: str) -> Any:
+    """Return the commands as an object of typer, imported when somebody asks for them."""
+    if name == "app":
+        from ._app import app
+
+        return app
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 import threading
 import time
+import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ome_writers._stream import OMEStream, create_stream
+from ome_writers.errors import DestinationExistsError, OMEWritersError
 from ome_writers.settings import Backend
 
-from ._output import INTERRUPTED, AsJson, Output, Quiet, stop_at_interrupt
+from ._output import INTERRUPTED, AsJson, Output, Quiet, hints, stop_at_interrupt
 from ._simulation import simulate, simulated_settings
 
 _REFRESH_SECONDS = 0.1
@@ -38,9 +40,10 @@ def demo(
     """
     output = Output(as_json, quiet)
     path = with_suffix(path)
-    settings = simulated_settings(str(path), backend, size, overwrite=overwrite)
+    settings = simulated_settings(str(path), format_of(path, backend), size, overwrite=overwrite)
     start = time.perf_counter()
-    with stop_at_interrupt() as stop, create_stream(settings) as stream:
+    exists: dict[type[OMEWritersError], str] = {DestinationExistsError: "--overwrite replaces it"}
+    with stop_at_interrupt() as stop, hints({} if overwrite else exists), create_stream(settings) as stream:
         _acquire(stream, frames, output, stop)
     seconds = time.perf_counter() - start
     output.result(*_report(stream, seconds, interrupted=stop.is_set()))
@@ -59,6 +62,14 @@ def with_suffix(path: Path) -> Path:
     if not path.name:
         raise typer.BadParameter(f"{str(path)!r} has no name; give one such as demo.ome.zarr", param_hint="path")
     return path if path.suffix else path.with_name(path.name + ".ome.zarr")
+
+
+def format_of(path: Path, backend: Backend) -> Backend | Literal["ome-zarr"]:
+    """Return the format of the settings; warns where the path does not tell it, since no option does."""
+    if backend != "auto" or path.suffix.lower() in (".zarr", ".tif", ".tiff"):
+        return backend
+    warnings.warn(f"{path} does not end with .ome.zarr, by which other programs know an OME-Zarr", stacklevel=2)
+    return "ome-zarr"
 
 
 def _acquire(stream: OMEStream, frames: int, output: Output, stop: threading.Event) -> None:

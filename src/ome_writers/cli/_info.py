@@ -9,9 +9,9 @@ from rich.tree import Tree
 
 from ome_writers._info import Outline, describe
 
-from ._options import Shape, image_of
+from ._options import READ_OPTIONS, Shape, image_of
 from ._options import shape as shape_of
-from ._output import AsJson, Output, Quiet
+from ._output import AsJson, Output, Quiet, hints_of_options
 
 
 def info(
@@ -49,9 +49,10 @@ def info(
         ome-writers info cells.ome.zarr
         ome-writers info cells.ome.zarr --json
     """
-    found = describe(
-        path, count_bytes=count_bytes, axes=axes, shape=shape, dtype=dtype, offset=offset, image=image_of(image)
-    )
+    with hints_of_options(READ_OPTIONS, path):
+        found = describe(
+            path, count_bytes=count_bytes, axes=axes, shape=shape, dtype=dtype, offset=offset, image=image_of(image)
+        )
     Output(as_json, quiet).result(found.as_dict(), _tree(found.outline()))
     if found.problems:
         raise typer.Exit(1)

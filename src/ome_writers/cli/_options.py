@@ -11,6 +11,11 @@ import typer
 from ome_writers.settings import Backend, Compression
 
 _LARGEST: Final = 1 << 31
+_LEAST: Final = 1e-6
+_MOST: Final = 1e9
+
+READ_OPTIONS: Final = ("axes", "shape", "dtype", "offset", "image")
+"""Options that say what a source does not say of itself."""
 
 BACKENDS: Final[tuple[str, ...]] = get_args(Backend)
 COMPRESSIONS: Final[tuple[str, ...]] = get_args(Compression)
@@ -75,13 +80,13 @@ def frame_size(text: str) -> Shape:
 
 
 def positive(text: str) -> float:
-    """Return a number larger than 0."""
+    """Return a number larger than 0, of a size that seconds and rates have: no clock counts others."""
     try:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not (math.isfinite(number) and number > 0):
-        raise typer.BadParameter(f"{text!r} is not allowed; give a number larger than 0")
+    if not _LEAST <= number <= _MOST:
+        raise typer.BadParameter(f"{text!r} is not allowed; give a number larger than 0, from {_LEAST:g} to {_MOST:g}")
     return number
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, TextIO
@@ -19,6 +20,8 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console, RenderableType
 from rich.progress import Progress, ProgressColumn
+
+from ome_writers.errors import OMEWritersError
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors and warnings.")]
@@ -114,6 +117,55 @@ def faults(error: ValidationError) -> str:
         message = fault["msg"].removeprefix("Value error, ")
         lines.append(f"{place}: {message}" if place else message)
     return "; ".join(lines)
+
+
+# ---- what messages call by its name in Python ------------------------------------------------------------------------
+
+
+@contextmanager
+def hints(table: Mapping[type[OMEWritersError], str]) -> Iterator[None]:
+    """Add to errors what the command line has for them; messages are written for callers in Python.
+
+    Parameters
+    ----------
+    table : mapping
+        A hint for each class of errors; classes below it have their own, or none.
+    """
+    try:
+        yield
+    except OMEWritersError as error:
+        if (hint := table.get(type(error))) is not None:
+            error.add_note(hint)
+        raise
+
+
+@contextmanager
+def hints_of_options(names: Sequence[str], *sources: str) -> Iterator[None]:
+    """Add to errors the options that they name as parameters: ``axes``, where the command line has ``--axes``.
+
+    Parameters
+    ----------
+    names : sequence of str
+        The parameters.
+    *sources : str
+        Paths, which may stand in messages and say nothing about options.
+    """
+    try:
+        yield
+    except OMEWritersError as error:
+        message = str(error)
+        for source in sources:
+            message = message.replace(source, "")
+        # as words of their own: no parts of file names
+        found = [f"--{name}" for name in names if re.search(rf"(?<![\w./\\-]){name}(?![./\\-]?\w)", message)]
+        if found:
+            error.add_note(f"on the command line: {', '.join(found)}")
+        raise
+
+
+def hints_of(error: BaseException) -> list[str]:
+    """Return the hints that were added to an error."""
+    return getattr(error, "__notes__", [])
 
 
 # ---- Ctrl-C ----------------------------------------------------------------------------------------------------------

@@ -2,33 +2,67 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
+import numpy as np
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
+from typer.core import TyperCommand
 
 from ome_writers._dataset import DatasetFolder
 from ome_writers._documents import Completeness
 from ome_writers._replay import ReplayProgress
 from ome_writers._replay import replay as _replay
-from ome_writers.errors import BackendMissingError, SettingsError
+from ome_writers.errors import (
+    BackendMissingError,
+    BufferTooSmallError,
+    DestinationExistsError,
+    OMEWritersError,
+    RecordingError,
+    ResumeError,
+    SettingsError,
+)
 from ome_writers.recordings import Recording, open_recording
 from ome_writers.settings import AcquisitionSettings, Backend, Compression, Dimension
 
-from ._demo import with_suffix
-from ._options import Names, Shape, Sizes, image_of, names, positive, sizes
+from ._demo import format_of, with_suffix
+from ._options import READ_OPTIONS, Names, Shape, Sizes, image_of, names, positive, sizes
 from ._options import shape as shape_of
-from ._output import INTERRUPTED, AsJson, Output, Quiet, stop_at_interrupt, this_command
+from ._output import INTERRUPTED, AsJson, Output, Quiet, hints, hints_of_options, stop_at_interrupt, this_command
 
 if TYPE_CHECKING:
     from distributed import Client
 
 _CONNECT_SECONDS = "10s"
+
+
+class SourceThenDest(TyperCommand):
+    """A command that takes a single argument for the source; the parser takes it for the last one, the destination."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse arguments; where only one is given, the destination is what is missing."""
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            if error.param is None or error.param.name != "source":
+                raise
+            path = self.make_parser(ctx).parse_args(given)[0].get("dest")
+            if path is None:
+                raise
+            raise typer.BadParameter(
+                f"a destination is missing; name the dataset to be made behind the source, as in: {path} "
+                f"{'copy' if path.endswith('.zarr') else Path(path).name.split('.')[0]}.ome.zarr",
+                ctx=ctx,
+                param_hint="DEST",
+            ) from None
 
 
 def replay(
@@ -117,31 +151,50 @@ def replay(
     output = Output(as_json, quiet)
     dest = with_suffix(dest)
     with ExitStack() as opened:
-        recording = opened.enter_context(
-            open_recording(
-                source if len(source) > 1 else source[0],
-                axes=axes, shape=shape, dtype=dtype, offset=offset, image=image_of(image),
-            )
-        )  # fmt: skip
+        with hints_of_options(READ_OPTIONS, *source):
+            recording = opened.enter_context(
+                open_recording(
+                    source if len(source) > 1 else source[0],
+                    axes=axes, shape=shape, dtype=dtype, offset=offset, image=image_of(image),
+                )
+            )  # fmt: skip
         settings = AcquisitionSettings(
             root_path=str(dest),
-            format=backend,
+            format=format_of(dest, backend),
             compression=compression,
             chunking="auto",
             overwrite=overwrite,
             **_with_sizes(recording, chunks or Sizes(), shards or Sizes()),
         )
         client = None if dask is None else opened.enter_context(_connected(dask))
+        last_seen = _LastSeen()
         try:
-            with stop_at_interrupt() as stop, _progress(output, stop, paced=fps is not None) as progress:
+            with (
+                stop_at_interrupt() as stop,
+                _progress(output, stop, last_seen, paced=fps is not None) as progress,
+                hints(_hints(recording, keeps=not overwrite and not resume, skips=skip_missing)),
+            ):
                 report = _replay(
                     recording, settings, order=order, fps=fps, limit=limit, skip_missing=skip_missing, resume=resume,
                     progress=progress, client=client,
                 )  # fmt: skip
         except KeyboardInterrupt:
-            _say_interrupted(Path(settings.output_path), output)
+            _say_interrupted(Path(settings.output_path), output, recording, last_seen.progress, fps)
             raise typer.Exit(INTERRUPTED) from None
     output.result(report.as_dict(), str(report))
+
+
+def _hints(recording: Recording, *, keeps: bool, skips: bool) -> dict[type[OMEWritersError], str]:
+    """Return what the options are that messages about a replay call by their names in Python."""
+    found: dict[type[OMEWritersError], str] = {
+        ResumeError: "give the options that the dataset was begun with, or --overwrite to begin it anew",
+        BufferTooSmallError: "smaller --chunks or --shards need less memory",
+    }
+    if keeps:
+        found[DestinationExistsError] = "--overwrite replaces it, --resume goes on with it"
+    if recording.frames_missing and not skips:
+        found[RecordingError] = "--skip-missing leaves the missing frames out"
+    return found
 
 
 def _with_sizes(recording: Recording, chunks: Sizes, shards: Sizes) -> dict[str, Any]:
@@ -186,8 +239,17 @@ def _connected(address: str) -> Iterator[Client]:
 # ---- while it goes on ------------------------------------------------------------------------------------------------
 
 
+@dataclass(slots=True)
+class _LastSeen:
+    """What replay said last of its progress."""
+
+    progress: ReplayProgress | None = None
+
+
 @contextmanager
-def _progress(output: Output, stop: threading.Event, *, paced: bool) -> Iterator[Callable[[ReplayProgress], None]]:
+def _progress(
+    output: Output, stop: threading.Event, last_seen: _LastSeen, *, paced: bool
+) -> Iterator[Callable[[ReplayProgress], None]]:
     """Yield what replay is to call between two frames: it shows progress, and ends the replay after Ctrl-C."""
     columns: list[ProgressColumn] = [
         TextColumn("replaying"),
@@ -204,6 +266,7 @@ def _progress(output: Output, stop: threading.Event, *, paced: bool) -> Iterator
         task = None if bar is None else bar.add_task("replaying", total=None, rate=0.0, fill=0.0, late=0)
 
         def show(now: ReplayProgress) -> None:
+            last_seen.progress = now
             if bar is not None and task is not None:
                 rate = now.bytes_in / now.seconds / 1e6 if now.seconds else 0.0
                 bar.update(
@@ -216,21 +279,48 @@ def _progress(output: Output, stop: threading.Event, *, paced: bool) -> Iterator
         yield show
 
 
-def _say_interrupted(path: Path, output: Output) -> None:
-    """Say what is in a dataset whose replay was stopped, and how it goes on."""
-    state = Completeness.read(DatasetFolder(path)) if path.is_dir() else None
-    if state is None:
-        print(f"Stopped by Ctrl-C; nothing was written to {path}", file=sys.stderr)
-        return
+def _say_interrupted(
+    path: Path, output: Output, recording: Recording, progress: ReplayProgress | None, fps: float | None
+) -> None:
+    """Say what is in a dataset whose replay was stopped, and how it goes on; as JSON, with the keys of a report."""
+    path = path.expanduser().absolute()
     again = this_command(*([] if "--resume" in sys.argv else ["--resume"]), without=("--overwrite",))
-    held = (
-        f"{state.frames_written} of {state.frames_expected} frames are in {path}, a valid dataset."
-        if state.closed
-        else f"{path} was not closed; going on completes it first."
-    )
+    state = Completeness.read(DatasetFolder(path)) if path.is_dir() else None
+    document = {
+        "path": str(path),
+        "source": recording.name,
+        "kind": recording.kind,
+        "frames_total": recording.frames,
+        "frames_done": 0,
+        "fps": fps,
+        "complete": False,
+        "interrupted": True,
+        "resume_with": again,
+    }
+    if progress is not None:
+        frame_bytes = math.prod(d.count or 1 for d in recording.dimensions[-2:]) * np.dtype(recording.dtype).itemsize
+        document |= {
+            "frames_appended": progress.bytes_in // frame_bytes,
+            "bytes_in": progress.bytes_in,
+            "seconds": progress.seconds,
+            "frames_late": progress.frames_late,
+        }
+    if state is None:
+        held = f"Nothing was written to {path}."
+    elif state.closed or state.recovered:
+        held = f"{state.frames_written} of {state.frames_expected} frames are in {path}, a valid dataset."
+    else:
+        held = f"{path} was not closed; going on completes it first."
+    if state is not None:
+        document |= {
+            "frames_total": state.frames_expected,
+            "frames_done": state.frames_taken,
+            "frames_written": state.frames_written,
+            "frames_lost": state.as_dict()["frames_lost"],
+            "closed": state.closed,
+            "recovered": state.recovered,
+        }
     words = f"Stopped by Ctrl-C. {held}\nGo on with: {again}"
     if output.as_json:
         print(words, file=sys.stderr)
-    output.result(
-        {"path": str(path), "interrupted": True, **state.as_dict(), "complete": False, "resume_with": again}, words
-    )
+    output.result(document, words)

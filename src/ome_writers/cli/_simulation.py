@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,9 @@ class SimulatedFrame:
     metadata: dict[str, Any]
 
 
-def simulated_settings(path: str, backend: Backend, size: int, *, overwrite: bool) -> AcquisitionSettings:
+def simulated_settings(
+    path: str, backend: Backend | Literal["ome-zarr"], size: int, *, overwrite: bool
+) -> AcquisitionSettings:
     """Return the settings of an unbounded time-lapse of two positions, two channels and five slices.
 
     Parameters
