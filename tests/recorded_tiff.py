@@ -225,10 +225,9 @@ def _ome_companion(folder: Path) -> Made:
     document, files, pixels = _ome_of_files(folder)
     companion = folder / "run.companion.ome"
     companion.write_text(document.to_xml(), encoding="utf-8")
-    pointer = model.OME(
-        binary_only=model.OME.BinaryOnly(metadata_file=companion.name, uuid=f"urn:uuid:{uuid.UUID(int=99)}")
-    )
-    for name, planes in files.items():
+    there = model.OME.BinaryOnly(metadata_file=companion.name, uuid=f"urn:uuid:{uuid.UUID(int=99)}")
+    for number, (name, planes) in enumerate(files.items()):
+        pointer = model.OME(uuid=f"urn:uuid:{uuid.UUID(int=10 * (number // 3) + number % 3)}", binary_only=there)
         tifffile.imwrite(
             folder / name, planes, photometric="minisblack", metadata=None, description=pointer.to_xml().encode()
         )

@@ -6,10 +6,11 @@ page has a directory, and the pixels of the others follow.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import numpy as np
 
@@ -17,14 +18,21 @@ from ome_writers.errors import RecordingError
 from ome_writers.settings import Channel, Dimension
 from ome_writers.settings._units import SPACE_UNITS
 
-from ._ome_metadata import unit_name
+from ._ome_metadata import factor_to, unit_name
+from ._plain_tiff import with_samples
 from ._recording import Index
 from ._source_names import channels_of, json_value
 from ._sources import ReadOptions
 from ._tiff_axes import resolution
 from ._tiff_ifds import TiffFile
-from ._tiff_recording import Planes, TiffRecording, counted, finite, positive, sample_channels
+from ._tiff_recording import Planes, TiffRecording, counted, finite, positive
 from ._tifffile import opened
+
+_TIME_WORDS: Final = {
+    "secs": "s", "seconds": "s", "minute": "min", "minutes": "min", "mins": "min", "hours": "h", "hrs": "h",
+    "msec": "ms", "msecs": "ms", "milliseconds": "ms", "usec": "us", "days": "d",
+}  # fmt: skip
+"""Words for units of time, which ImageJ takes from a text field as they are."""
 
 
 class ImageJRecording(TiffRecording):
@@ -63,31 +71,26 @@ def open_imagej(path: Path, options: ReadOptions) -> TiffRecording:
         pages = structure.scan()
     with opened(path) as file:
         known = {key: _unescaped(value) for key, value in (file.imagej_metadata or {}).items()}
-        sizes = resolution(file.pages.first.tags, str(known.get("unit", "pixel")))
+        sizes = resolution(file.pages.first.tags, _units(known))
     layout = pages.layout(0)
     counts = [_count(known, name, path) for name in ("frames", "slices", "channels")]
-    images = max(_count(known, "images", path), int(np.prod(counts)))
-    if int(np.prod(counts)) != images:  # what a stack is along that only counts its images is not known
+    images = max(_count(known, "images", path), math.prod(counts))
+    if images == 1 and "images" not in known:  # ImageJ takes all pages then
+        images = len(pages)
+    if math.prod(counts) != images:  # what a stack is along that only counts its images is not known
         counts = [images, 1, 1] if "slices" not in known else [1, images, 1]
     if len(pages) == 1 and images > 1:
         pages = pages.continued(images)
-    if len(pages) < images:
-        raise RecordingError(
-            f"{path}: its description tells of {images} images, but it has {len(pages)} pages; it is truncated"
-        )
+    if len(pages) != images:
+        what = "it is truncated" if len(pages) < images else "pages were added to it, and what they are is not known"
+        raise RecordingError(f"{path}: its description tells of {images} images, but it has {len(pages)} pages; {what}")
     kept = [axis for axis, count in zip("tzc", counts, strict=True) if count > 1]
     dimensions = [_dimension(axis, counts["tzc".index(axis)], known) for axis in kept]
     channels = _channels(known, counts)
     if channels is not None and "c" in kept:
         dimensions[kept.index("c")] = counted("c", counts[2], coords=channels)
-    planes = Planes.of_pages([d.count or 1 for d in dimensions]).with_samples(layout.samples)
-    if layout.samples > 1:
-        outer = dimensions.pop() if "c" in kept else None
-        named = channels or [Channel(name=f"C{n}") for n in range(counts[2])]
-        dimensions.append(
-            counted("c", counts[2] * layout.samples, coords=sample_channels(layout.samples, named if outer else None))
-        )
-        planes = planes.reshaped([d.count or 1 for d in dimensions])
+    planes = Planes.of_pages([d.count or 1 for d in dimensions])
+    dimensions, planes = with_samples(dimensions, planes, layout.samples)
     frame = [
         Dimension(
             name=axis, type="space", count=count, scale=size[0], unit=size[1], translation=_origin(known, axis, size[0])
@@ -119,8 +122,12 @@ def _count(known: Mapping[str, Any], name: str, path: Path) -> int:
 def _dimension(axis: str, count: int, known: Mapping[str, Any]) -> Dimension:
     if axis == "t":
         rate = positive(known.get("fps"))
-        interval = positive(known.get("finterval")) or (1 / rate if rate else None)
-        return counted("t", count, scale=interval, unit="second" if interval else None)
+        interval = positive(known.get("finterval"))
+        if interval is None:  # frames per second, whatever tunit is
+            return counted("t", count, scale=1 / rate if rate else None, unit="second" if rate else None)
+        factor = _seconds(str(known.get("tunit", "s")))
+        scale = interval if factor is None else float(f"{interval * factor:.12g}")
+        return counted("t", count, scale=scale, unit=None if factor is None else "second")
     if axis == "z":
         unit = unit_name(str(known.get("zunit", known.get("unit", ""))))
         spacing = abs(finite(known.get("spacing")) or 0) or None
@@ -129,6 +136,20 @@ def _dimension(axis: str, count: int, known: Mapping[str, Any]) -> Dimension:
             translation=_origin(known, "z", spacing),
         )  # fmt: skip
     return counted("c", count)
+
+
+def _units(known: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return what pixels are counted in along y and x; None if the tag ResolutionUnit tells."""
+    unit = known.get("unit")
+    if unit is None:
+        return None
+    return str(known.get("yunit", unit)), str(unit)
+
+
+def _seconds(unit: str) -> float | None:
+    """Return how many seconds a unit of time is that a user may have typed; None if it is none."""
+    name = unit_name(_TIME_WORDS.get(unit.strip().lower(), unit.strip()))
+    return factor_to(name, "second")
 
 
 def _origin(known: Mapping[str, Any], axis: str, scale: float | None) -> float | None:

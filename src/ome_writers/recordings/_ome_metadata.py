@@ -34,6 +34,14 @@ _UNITS: Final = {
 }  # fmt: skip
 """Symbols of the OME data model (UnitsLength, UnitsTime) that :func:`canonical_unit` has no name for."""
 
+_PATHS: Final = {
+    "TiffData": ("OME", "Image", "Pixels"), "Plane": ("OME", "Image", "Pixels"), "Image": ("OME",), "Plate": ("OME",),
+    "BinaryOnly": ("OME",), "OME": (),
+}  # fmt: skip
+"""Where elements stand; those of the same name in annotations, which hold any XML, are others."""
+
+_MAX_WELLS: Final = 1024  # along each side of a plate; the largest that are made have 72
+
 _PLANE_KEYS: Final = ("delta_t", "exposure_time", "position_x", "position_y", "position_z")
 _PLANE_ATTRIBUTES: Final = ("DeltaT", "ExposureTime", "PositionX", "PositionY", "PositionZ")
 
@@ -61,6 +69,8 @@ class OMEImage:
         Number of steps of t, c, z, y, x; those of c count samples.
     order : str
         Index dimensions, slowest first, such as ``"tcz"``.
+    pixel_type : str
+        Name of the pixel type as NumPy knows it; empty if the document does not say.
     scales : dict
         (scale, unit) of t, z, y, x, where known.
     channels : list of dict
@@ -79,6 +89,7 @@ class OMEImage:
     name: str
     sizes: dict[str, int] = field(default_factory=dict)
     order: str = "tcz"
+    pixel_type: str = ""
     scales: dict[str, tuple[float, str | None]] = field(default_factory=dict)
     channels: list[dict[str, str]] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
@@ -97,6 +108,22 @@ class OMEImage:
 
 
 @dataclass(slots=True)
+class OMEPlate:
+    """A plate that has images.
+
+    Attributes
+    ----------
+    plate : Plate
+        Its rows and columns.
+    wells : dict
+        {image ID: (row name, column name)}.
+    """
+
+    plate: Plate
+    wells: dict[str, tuple[str, str]]
+
+
+@dataclass(slots=True)
 class OMEDocument:
     """What an OME document says.
 
@@ -108,17 +135,14 @@ class OMEDocument:
         Name of the file that holds the document, if this one only points to it.
     images : list of OMEImage
         All images.
-    plate : Plate or None
-        If the images are fields of a plate.
-    wells : dict
-        {image ID: (row name, column name)}.
+    plates : list of OMEPlate
+        Those that images are fields of.
     """
 
     uuid: str | None = None
     metadata_file: str | None = None
     images: list[OMEImage] = field(default_factory=list)
-    plate: Plate | None = None
-    wells: dict[str, tuple[str, str]] = field(default_factory=dict)
+    plates: list[OMEPlate] = field(default_factory=list)
 
 
 def parse_ome_xml(text: bytes, source: str) -> OMEDocument:
@@ -130,6 +154,7 @@ def parse_ome_xml(text: bytes, source: str) -> OMEDocument:
         If it is none.
     """
     document = OMEDocument()
+    path: list[str] = []
     open_elements: list[ET.Element] = []
     blocks: list[Block] = []
     numbers = array("d")
@@ -137,9 +162,12 @@ def parse_ome_xml(text: bytes, source: str) -> OMEDocument:
         for event, element in ET.iterparse(BytesIO(text), events=("start", "end")):  # noqa: S314  expat limits expansion
             if event == "start":
                 open_elements.append(element)
+                path.append(_local(element))
                 continue
             open_elements.pop()
-            name = _local(element)
+            name = path.pop()
+            if _PATHS.get(name, ()) != tuple(path) and name != "StructuredAnnotations":
+                continue
             if name == "TiffData":
                 blocks.append(_block(element))
             elif name == "Plane":
@@ -148,7 +176,7 @@ def parse_ome_xml(text: bytes, source: str) -> OMEDocument:
                 document.images.append(_image(element, blocks, numbers))
                 blocks, numbers = [], array("d")
             elif name == "Plate":
-                _read_plate(element, document)
+                document.plates += _plates(element)
             elif name == "BinaryOnly":
                 document.metadata_file = element.get("MetadataFile")
             elif name == "OME":
@@ -168,16 +196,24 @@ def _all(element: ET.Element, name: str) -> Iterator[ET.Element]:
     return (child for child in element if _local(child) == name)
 
 
-def _integer(text: str | None) -> int | None:
-    return None if text is None else int(text)
+def _number(element: ET.Element, name: str) -> int:
+    """Return an attribute that counts something, a NonNegativeInt of the data model; 0 by default."""
+    number = int(element.get(name, 0))
+    if number < 0:
+        raise ValueError(f"{_local(element)} has {name}={number}, which can't be less than 0")
+    return number
+
+
+def _given_number(element: ET.Element, name: str) -> int | None:
+    return None if element.get(name) is None else _number(element, name)
 
 
 def _block(element: ET.Element) -> Block:
     uuid = next(_all(element, "UUID"), None)
     return Block(
-        ifd=_integer(element.get("IFD")),
-        first=(int(element.get("FirstT", 0)), int(element.get("FirstC", 0)), int(element.get("FirstZ", 0))),
-        planes=_integer(element.get("PlaneCount", element.get("NumPlanes"))),
+        ifd=_given_number(element, "IFD"),
+        first=(_number(element, "FirstT"), _number(element, "FirstC"), _number(element, "FirstZ")),
+        planes=_given_number(element, "PlaneCount" if "PlaneCount" in element.attrib else "NumPlanes"),
         file=None if uuid is None else uuid.get("FileName"),
         uuid=None if uuid is None else (uuid.text or "").strip(),
     )
@@ -210,6 +246,8 @@ def _image(element: ET.Element, blocks: list[Block], numbers: array[float]) -> O
     if sorted(order) != sorted("xyzct") or order[:2] != "xy":
         raise ValueError(f"image {image.title} has DimensionOrder {order.upper()}")
     image.order = order[:1:-1]
+    told = pixels.get("Type", pixels.get("PixelType", "")).lower()
+    image.pixel_type = {"float": "float32", "double": "float64"}.get(told, told)
     for axis, attribute, default in (
         ("t", "TimeIncrement", "s"), ("z", "PhysicalSizeZ", "µm"), ("y", "PhysicalSizeY", "µm"),
         ("x", "PhysicalSizeX", "µm"),
@@ -289,23 +327,35 @@ def _color(text: str | None) -> str | None:
         return None
 
 
-def _read_plate(element: ET.Element, document: OMEDocument) -> None:
-    """Take a plate and the wells of images from it; one without images says nothing about this recording."""
-    wells = [(int(w.get("Row", 0)), int(w.get("Column", 0)), w) for w in _all(element, "Well")]
+def _plates(element: ET.Element) -> Iterator[OMEPlate]:
+    """Return a plate and the wells of images; none if it has no images, so that it says nothing about a recording.
+
+    Raises
+    ------
+    ValueError
+        If the numbers of rows and columns make no sense, or an image lies in several wells.
+    """
     fields = [
-        (row, column, ref.get("ID", ""))
-        for row, column, well in wells
+        (_number(well, "Row"), _number(well, "Column"), ref.get("ID", ""))
+        for well in _all(element, "Well")
         for sample in _all(well, "WellSample")
         for ref in _all(sample, "ImageRef")
     ]
-    if not fields or document.plate is not None:
+    if not fields:
         return
-    rows = max(int(element.get("Rows", 0)), 1 + max(row for row, _, _ in wells))
-    columns = max(int(element.get("Columns", 0)), 1 + max(column for _, column, _ in wells))
+    title = element.get("Name") or element.get("ID", "")
+    rows = max(_number(element, "Rows"), 1 + max(row for row, _, _ in fields))
+    columns = max(_number(element, "Columns"), 1 + max(column for _, column, _ in fields))
+    if max(rows, columns) > _MAX_WELLS:
+        raise ValueError(f"plate {title} has {rows} rows and {columns} columns")
     row_names = _plate_names(rows, element.get("RowNamingConvention", "letter"))
     column_names = _plate_names(columns, element.get("ColumnNamingConvention", "number"))
-    document.plate = Plate(row_names=row_names, column_names=column_names, name=element.get("Name") or None)
-    document.wells = {image: (row_names[row], column_names[column]) for row, column, image in fields}
+    wells: dict[str, tuple[str, str]] = {}
+    for row, column, image in fields:
+        well = row_names[row], column_names[column]
+        if wells.setdefault(image, well) != well:
+            raise ValueError(f"{image} lies in the wells {''.join(wells[image])} and {''.join(well)} of plate {title}")
+    yield OMEPlate(Plate(row_names=row_names, column_names=column_names, name=element.get("Name") or None), wells)
 
 
 def _plate_names(count: int, convention: str) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from ome_writers.errors import RecordingError
 from ome_writers.settings import Channel, Dimension
@@ -43,12 +44,19 @@ def open_plain(path: Path, options: ReadOptions) -> TiffRecording:
         pages = structure.scan()
     with opened(path) as file:
         described = bool(_KINDS & set(file.flags))
-        sizes = resolution(file.pages.first.tags)
-    return _open_described(path, pages, sizes, options) if described else _open_pages(path, pages, sizes, options)
+        if not described:
+            chosen = _chosen(path, pages, options)
+            sizes = resolution(file.pages[int(chosen[0])].tags)
+    if described:
+        return _open_described(path, pages, options)
+    pages = pages.taken(chosen)
+    layout = pages.layout(0)
+    dimensions = split_pages(len(pages), options, str(path), (layout.height, layout.width))
+    return _recording(path, pages, dimensions, sizes)
 
 
-def _open_pages(path: Path, pages: TiffPages, sizes: tuple[Size, Size], options: ReadOptions) -> TiffRecording:
-    """Open a file whose pages of one shape are one image."""
+def _chosen(path: Path, pages: TiffPages, options: ReadOptions) -> npt.NDArray[np.intp]:
+    """Return the pages of one image: pages of one shape are one."""
     groups: dict[tuple[Any, ...], list[int]] = {}
     for kind, layout in enumerate(pages.layouts):
         if not layout.reduced or all(other.reduced for other in pages.layouts):
@@ -63,8 +71,7 @@ def _open_pages(path: Path, pages: TiffPages, sizes: tuple[Size, Size], options:
             f"{path}: its pages have {len(images)} different shapes; choose those of one with image: {', '.join(told)}"
         )
     number = _number(path, options, len(images))
-    pages = pages.taken(np.flatnonzero(np.isin(pages.kinds, images[number])))
-    return _recording(path, pages, split_pages(len(pages), options, str(path)), sizes)
+    return np.flatnonzero(np.isin(pages.kinds, images[number]))
 
 
 def _number(path: Path, options: ReadOptions, count: int) -> int:
@@ -75,10 +82,20 @@ def _number(path: Path, options: ReadOptions, count: int) -> int:
     return wanted
 
 
-def _recording(path: Path, pages: TiffPages, dimensions: list[Dimension], sizes: tuple[Size, Size]) -> TiffRecording:
+def _recording(
+    path: Path,
+    pages: TiffPages,
+    dimensions: list[Dimension],
+    sizes: tuple[Size, Size],
+    *,
+    samples_are_frames: bool = False,
+) -> TiffRecording:
     layout = pages.layout(0)
-    planes = Planes.of_pages([d.count or 1 for d in dimensions])
-    dimensions, planes = with_samples(dimensions, planes, layout.samples)
+    if samples_are_frames:
+        planes = Planes.of_pages([len(pages)]).with_samples(layout.samples).reshaped([d.count or 1 for d in dimensions])
+    else:
+        planes = Planes.of_pages([d.count or 1 for d in dimensions])
+        dimensions, planes = with_samples(dimensions, planes, layout.samples)
     frame = frame_of(layout.height, layout.width, sizes)
     return PlainTiffRecording(str(path), [*dimensions, *frame], planes, [pages])
 
@@ -108,7 +125,7 @@ def with_samples(dimensions: list[Dimension], planes: Planes, samples: int) -> t
 # ---- files whose axes tifffile knows -------------------------------------------------------------------------------
 
 
-def _open_described(path: Path, pages: TiffPages, sizes: tuple[Size, Size], options: ReadOptions) -> TiffRecording:
+def _open_described(path: Path, pages: TiffPages, options: ReadOptions) -> TiffRecording:
     """Open a series of tifffile, the only one or the one that was chosen."""
     if options.shape is not None:
         raise RecordingError(f"{path} says by itself how many images it holds; leave shape out")
@@ -129,16 +146,25 @@ def _open_described(path: Path, pages: TiffPages, sizes: tuple[Size, Size], opti
             chosen = series[_number(path, options, len(series))]
         shape, axes = tuple(chosen.shape), str(chosen.axes)
         taken = _pages_of(path, pages, chosen)
+        sizes = resolution(chosen.keyframe.tags)
     letters = "".join(letter for letter in axes if letter not in "YXS")
     if sorted(set("YX") - set(axes)) or axes.replace("S", "")[-2:] != "YX":
         raise RecordingError(f"{path}: its axes are {axes}, but frames need Y and X as the last ones")
     counts = [n for letter, n in zip(axes, shape, strict=True) if letter not in "YXS"]
-    if math.prod(counts) != len(taken):
-        raise RecordingError(f"{path}: its axes {axes} have {math.prod(counts)} images, but {len(taken)} pages")
+    layout = taken.layout(0)
+    # tifffile takes a stack of 3 or 4 for the planes of a colour image, whatever its axes are called
+    samples_are_frames = "S" not in axes and layout.planar
+    frames = len(taken) * (layout.samples if samples_are_frames else 1)
+    size = tuple(n for letter, n in zip(axes, shape, strict=True) if letter in "YX")
+    if math.prod(counts) != frames or size != (layout.height, layout.width):
+        raise RecordingError(
+            f"{path}: its axes {axes} have {math.prod(counts)} images of {size[0]} x {size[1]}, but there are {frames} "
+            f"of {layout}; the file can't be read by them"
+        )
     several = [n for n, count in enumerate(counts) if count > 1 or options.axes is not None]
     letters, counts = "".join(letters[n] for n in several), [counts[n] for n in several]
     dimensions = list(dimensions_of(named_axes(letters, options, str(path)), counts, str(path)))
-    return _recording(path, taken, dimensions, sizes)
+    return _recording(path, taken, dimensions, sizes, samples_are_frames=samples_are_frames)
 
 
 def _pages_of(path: Path, pages: TiffPages, series: Any) -> TiffPages:

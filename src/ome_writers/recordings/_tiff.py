@@ -8,7 +8,8 @@ from ome_writers.errors import RecordingError
 
 from ._imagej import open_imagej
 from ._micromanager import is_micromanager, open_micromanager
-from ._ndtiff import open_ndtiff
+from ._ndtiff import is_of_ndtiff, open_ndtiff
+from ._ome_files import is_companion, read_companion
 from ._ome_tiff import open_ome_tiff
 from ._plain_tiff import open_plain
 from ._recording import Recording
@@ -36,8 +37,6 @@ def open_tiff(path: Path, options: ReadOptions) -> Recording:
     """
     if options.dtype is not None or options.offset:
         raise RecordingError(f"{path} says by itself what its pixels are; leave dtype and offset out")
-    if path.name.lower().endswith((".companion.ome", ".ome.xml")):
-        return open_ome_tiff(path, path.read_bytes(), options)
     tifffile_module()
     try:
         return _opened(path, options)
@@ -48,7 +47,9 @@ def open_tiff(path: Path, options: ReadOptions) -> Recording:
 
 
 def _opened(path: Path, options: ReadOptions) -> Recording:
-    if (path.parent / "NDTiff.index").is_file():
+    if is_companion(path):
+        return open_ome_tiff(path, read_companion(path), options)
+    if is_of_ndtiff(path):
         return open_ndtiff(path.parent, options)
     if is_micromanager(path):
         return open_micromanager(path, options)

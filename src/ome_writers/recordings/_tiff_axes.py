@@ -60,13 +60,24 @@ def named_axes(letters: str, options: ReadOptions, source: str) -> list[str]:
     )
 
 
-def split_pages(pages: int, options: ReadOptions, source: str) -> list[Dimension]:
+def split_pages(pages: int, options: ReadOptions, source: str, frame: tuple[int, int] | None = None) -> list[Dimension]:
     """Return the index dimensions of pages that do not say what they are: as declared, else a series in time.
+
+    Parameters
+    ----------
+    pages : int
+        How many there are.
+    options : ReadOptions
+        May declare axes and shape.
+    source : str
+        For messages.
+    frame : tuple of int, optional
+        Height and width of a page, which a declared shape must end with.
 
     Raises
     ------
     RecordingError
-        If the declared shape does not fit the number of pages.
+        If the declared shape does not fit the number of pages, or their shape.
     """
     if options.shape is not None:
         if options.axes is None:
@@ -79,37 +90,41 @@ def split_pages(pages: int, options: ReadOptions, source: str) -> list[Dimension
                 f"{source}: shape {'x'.join(map(str, options.shape))} needs {math.prod(options.shape[:-2])} pages, but "
                 f"there are {pages}"
             )
+        if frame is not None and options.shape[-2:] != frame:
+            raise RecordingError(
+                f"{source}: shape {'x'.join(map(str, options.shape))} ends with frames of {options.shape[-2]} x "
+                f"{options.shape[-1]}, but pages are {frame[0]} x {frame[1]}"
+            )
         return list(dimensions_of(names[:-2], options.shape[:-2], source))
     if pages == 1 and (options.axes is None or len(options.axes) == 2):
         return []
     return list(dimensions_of(named_axes("I", options, source), [pages], source))
 
 
-def resolution(tags: Any, unit: str | None = None) -> tuple[Size, Size]:
+def resolution(tags: Any, units: tuple[str, str] | None = None) -> tuple[Size, Size]:
     """Return the sizes of pixels along y and x, as a page's tags XResolution and YResolution tell.
 
     Parameters
     ----------
     tags : TiffTags
         Of tifffile.
-    unit : str, optional
-        What they are counted in; by default as the tag ResolutionUnit says.
+    units : tuple of str, optional
+        What they are counted in, along y and x; by default as the tag ResolutionUnit says.
     """
     factor: float | None = 1.0
-    if unit is None:
+    if units is None:
         tag = tags.get("ResolutionUnit")
         factor = _MICROMETERS.get(int(tag.value)) if tag is not None else None
-        unit = "micrometer" if factor else None
-    else:
-        unit = unit_name(unit)
-    if unit not in SPACE_UNITS:
-        return (None, None), (None, None)
+        units = ("micrometer", "micrometer")
     sizes: list[Size] = []
-    for name in ("YResolution", "XResolution"):
+    for name, unit in zip(("YResolution", "XResolution"), map(unit_name, units), strict=True):
+        if factor is None or unit not in SPACE_UNITS:
+            sizes.append((None, None))
+            continue
         tag = tags.get(name)
         value = tag.value if tag is not None else (0, 1)
         numerator, denominator = value if isinstance(value, tuple) else (value, 1)
-        scale = positive(denominator * (factor or 1) / numerator) if numerator else None
+        scale = positive(denominator * factor / numerator) if numerator else None
         sizes.append((scale, unit if scale else None))
     return sizes[0], sizes[1]
 

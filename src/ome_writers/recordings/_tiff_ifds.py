@@ -30,6 +30,7 @@ _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 254,
 _STRIP_OFFSETS, _SAMPLES, _ROWS, _STRIP_BYTES, _PLANAR, _PREDICTOR = 273, 277, 278, 279, 284, 317
 _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_BYTES, _FORMAT, _DEPTH = 322, 323, 324, 325, 339, 32997
 _DESCRIPTION: Final = 270
+_JPEG_TABLES: Final = 347
 _MICROMANAGER: Final = 51123
 
 _LAYOUT_TAGS: Final = (
@@ -143,9 +144,14 @@ class TiffFile:
             raise self.damaged(f"a field has type {entry[0]}, where there should be whole numbers")
         return np.frombuffer(self.raw(entry), f"{self.order}{kind}").astype(np.int64)
 
-    def segments(self, offset: int, page: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Return where the strips or tiles of a page stand, and how many bytes each has."""
-        return self._segments(self.entries(offset, page)[0], page)
+    def segments(self, offset: int, page: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], bytes | None]:
+        """Return where the strips or tiles of a page stand, how many bytes each has, and the JPEG tables they share.
+
+        Each page has tables of its own (TIFF Technical Note 2): pages of one layout may differ in quality.
+        """
+        entries, _ = self.entries(offset, page)
+        tables = entries.get(_JPEG_TABLES)
+        return *self._segments(entries, page), None if tables is None else self.raw(tables)
 
     def _segments(
         self, entries: Mapping[int, tuple[int, int, bytes]], page: int
@@ -173,7 +179,8 @@ class TiffFile:
         data: list[int] = []
         kinds: list[int] = []
         notes: list[tuple[int, int]] = []
-        layouts: dict[Layout, int] = {}
+        layouts: list[Layout] = []
+        numbers: dict[Layout, int] = {}
         known: dict[bytes, int] = {}
         seen: set[int] = set()
         offset = self.first
@@ -194,10 +201,12 @@ class TiffFile:
             kind = known.get(key)
             if kind is None:
                 layout = self._layout(entries, len(ifds))
-                kind = known[key] = layouts.setdefault(layout, len(layouts))
+                kind = known[key] = numbers.setdefault(layout, len(layouts))
+                if kind == len(layouts):
+                    layouts.append(layout)
             ifds.append(offset)
             kinds.append(kind)
-            data.append(self._plain_data(list(layouts)[kind], entries, len(ifds) - 1))
+            data.append(self._plain_data(layouts[kind], entries, len(ifds) - 1))
             note = entries.get(_MICROMANAGER)
             notes.append(self.place(note) if note else (0, 0))
             offset = following
@@ -205,7 +214,7 @@ class TiffFile:
             raise self.damaged("it holds no page")
         return TiffPages(
             self.path, self.order, np.array(ifds, np.int64), np.array(data, np.int64), np.array(kinds, np.int32),
-            np.array(notes, np.int64).reshape(-1, 2), list(layouts),
+            np.array(notes, np.int64).reshape(-1, 2), layouts,
         )  # fmt: skip
 
     def _value_of(self, entry: tuple[int, int, bytes]) -> bytes:
@@ -259,6 +268,10 @@ class TiffFile:
             raise self.damaged(f"page {page} says of {len(offsets)} of its {layout.segments} parts where they are")
         if layout.plain and sizes[0] < 0 and len(offsets) == 1:
             sizes = np.array([layout.page_bytes], np.int64)
+        # tiles without content may be left out, as sparse files do; strips may not
+        sparse = (offsets == 0) & (sizes == 0) if _TILE_OFFSETS in entries else np.zeros(len(offsets), np.bool_)
+        if (empty := np.flatnonzero((sizes <= 0) & ~sparse)).size:
+            raise self.damaged(f"part {empty[0]} of the pixels of page {page} has no bytes")
         ends = offsets + sizes
         if (end := int(ends.max())) > self.size:
             raise self.damaged(f"the pixels of page {page} end at byte {end:,}, and it has {self.size:,}")
@@ -275,8 +288,15 @@ def _segments_of(tags: Mapping[int, tuple[int, ...]], width: int, height: int) -
     return math.ceil(height / max(1, rows[0])) * math.ceil(width / max(1, columns[0]))
 
 
-def description_of(path: Path) -> bytes:
+def description_of(path: Path, limit: int | None = None) -> bytes:
     """Return the text of the tag ImageDescription of the first page; empty if there is none.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    limit : int, optional
+        How many bytes are wanted at most; all by default.
 
     Raises
     ------
@@ -287,7 +307,10 @@ def description_of(path: Path) -> bytes:
         if not file.first:
             raise file.damaged("it holds no page")
         entry = file.entries(file.first, 0)[0].get(_DESCRIPTION)
-        return file.raw(entry).rstrip(b"\0 \r\n\t") if entry else b""
+        if entry is None:
+            return b""
+        text = file.raw(entry) if limit is None else file.raw((entry[0], min(entry[1], limit), entry[2]))
+        return text.rstrip(b"\0 \r\n\t")
 
 
 def is_ome(text: bytes) -> bool:

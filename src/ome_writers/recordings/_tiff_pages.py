@@ -16,7 +16,6 @@ from ._tiff_ifds import TiffFile
 from ._tiff_layout import Layout, TiffPages
 from ._tifffile import tifffile_page
 
-_JPEG: Final = (6, 7)
 _BAND_BYTES: Final = 8 << 20
 """Rows of interleaved samples are read in pieces of this size."""
 
@@ -39,10 +38,11 @@ class TiffPixels:
 
     def __init__(self, pages: Sequence[TiffPages]) -> None:
         self.pages = list(pages)
-        self.files = Files([p.path for p in pages])
+        # whoever reads may have changed the working directory since
+        self._paths = [p.path.absolute() for p in pages]
+        self.files = Files(self._paths)
         self._last = threading.local()
-        # pages of tifffile, which decode those of a kind; tables of JPEG are those of a file
-        self._templates: dict[tuple[Layout, str, int], Any] = {}
+        self._templates: dict[tuple[Layout, str], Any] = {}  # pages of tifffile, which decode those of a kind
         for number, of_file in enumerate(self.pages):
             decoded = np.flatnonzero(of_file.data < 0)
             kinds, first = np.unique(of_file.kinds[decoded], return_index=True)
@@ -51,12 +51,9 @@ class TiffPixels:
 
     def _learn(self, number: int, layout: Layout, page: int) -> None:
         of_file = self.pages[number]
-        key = self._key(number, layout)
+        key = layout, of_file.order
         if key not in self._templates:
             self._templates[key] = tifffile_page(of_file.path, int(of_file.ifds[page]), page)
-
-    def _key(self, number: int, layout: Layout) -> tuple[Layout, str, int]:
-        return layout, self.pages[number].order, number if layout.compression in _JPEG else -1
 
     def read(self, number: int, page: int, sample: int, out: Frame, frame: str) -> None:
         """Read a plane.
@@ -99,15 +96,16 @@ class TiffPixels:
     def _read_interleaved(self, number: int, page: int, sample: int, out: Frame, frame: str) -> None:
         data = int(self.pages[number].data[page])
         height, width = out.shape
-        samples = self.pages[number].layout(0).samples
+        samples = self.pages[number].layout(page).samples
         row_bytes = width * samples * out.itemsize
         if height * row_bytes <= _BAND_BYTES:  # the samples of a page are asked for one after the other
-            if getattr(self._last, "page", None) != (number, page):
-                self._last.page = None
-                self._last.pixels = np.empty((1, height, width, samples), out.dtype)
-                self.files.read_into(number, data, self._last.pixels, frame)
-                self._last.page = (number, page)
-            out[...] = self._last.pixels[0, :, :, sample]
+            last = self._last  # another one stands there as soon as the recording is closed
+            if getattr(last, "page", None) != (number, page):
+                last.page = None
+                last.pixels = np.empty((1, height, width, samples), out.dtype)
+                self.files.read_into(number, data, last.pixels, frame)
+                last.page = (number, page)
+            out[...] = last.pixels[0, :, :, sample]
             return
         rows = max(1, min(height, _BAND_BYTES // row_bytes))
         band = np.empty((rows, width, samples), out.dtype)
@@ -123,30 +121,29 @@ class TiffPixels:
         if layout.samples == 1 or layout.planar:
             self._decode(number, page, sample if layout.planar else None, out[None, :, :, None], frame)
             return
-        # the samples of a page are asked for one after the other
-        if getattr(self._last, "page", None) != (number, page):
-            self._last.page = None
-            self._last.pixels = np.empty((1, layout.height, layout.width, layout.samples), out.dtype)
-            self._decode(number, page, None, self._last.pixels, frame)
-            self._last.page = (number, page)
-        out[...] = self._last.pixels[0, :, :, sample]
+        last = self._last  # the samples of a page are asked for one after the other
+        if getattr(last, "page", None) != (number, page):
+            last.page = None
+            last.pixels = np.empty((1, layout.height, layout.width, layout.samples), out.dtype)
+            self._decode(number, page, None, last.pixels, frame)
+            last.page = (number, page)
+        out[...] = last.pixels[0, :, :, sample]
 
     def _decode(self, number: int, page: int, plane: int | None, out: Frame, frame: str) -> None:
         """Decode the segments of a page (of one of its planes) into an array of (depth, height, width, samples)."""
         of_file = self.pages[number]
-        template = self._templates[self._key(number, of_file.layout(page))]
+        template = self._templates[of_file.layout(page), of_file.order]
         try:
-            with TiffFile(of_file.path) as file:
-                offsets, sizes = file.segments(int(of_file.ifds[page]), page)
+            with TiffFile(self._paths[number]) as file:
+                offsets, sizes, tables = file.segments(int(of_file.ifds[page]), page)
         except RecordingError as error:
             raise RecordingError(f"{frame} can't be read: {error}") from error
-        tables = template.jpegtables
         planes = of_file.layout(page).samples  # the segments of one plane follow those of another
         covered = 0
         for index, (offset, size) in enumerate(zip(offsets.tolist(), sizes.tolist(), strict=True)):
             if plane is not None and index * planes // len(offsets) != plane:
                 continue
-            # a tile that was never written has no bytes, and tifffile's writer leaves out those without content
+            # a tile that was never written has no bytes: the scan has refused what else has none
             data = self.files.read_bytes(number, offset, size, frame) if size > 0 else None
             try:
                 segment, (_, depth, row, column, _), shape = template.decode(data, index, jpegtables=tables)

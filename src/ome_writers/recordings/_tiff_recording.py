@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ome_writers.errors import RecordingError
 from ome_writers.settings import Channel, Dimension, PositionDimension
 
+from ._axes import check_index
 from ._recording import Frame, Index, Recording
 from ._tiff_layout import Layout, TiffPages
 from ._tiff_pages import TiffPixels
@@ -138,6 +139,7 @@ class TiffRecording(Recording):
         """Read a frame, straight into its place where it is stored as in memory."""
         if self._closed:
             raise RecordingError(f"{self.name} is closed")
+        check_index(self, index)
         file = int(self.planes.files[index])
         if file < 0:
             raise RecordingError(f"{self.name}: {frame_name(self, index)} was not recorded")
