@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 import pytest
+import tifffile
 
 from ome_writers import open_recording
 from ome_writers.errors import RecordingError
 from ome_writers.recordings import Recording, _arrays
 from ome_writers.recordings._blocks import BlockCache
-from recorded_zarr import noise
+from recorded_zarr import noise, write_image
 
 
 def frames_of(recording: Recording) -> Any:
@@ -114,6 +118,121 @@ def test_mapped_file_takes_little_memory(order: Any, tmp_path: Path, monkeypatch
             assert (out == (7 if t % 9 == 0 else 0)).all()
             most = max(most, process.memory_info().rss)
     assert most - before < 32 << 20
+
+
+_SHRINKS = """
+import os, sys
+import numpy as np
+from ome_writers import open_recording
+from ome_writers.errors import RecordingError
+options = {"shape": (64, 256, 256), "dtype": ">u2"} if sys.argv[1].endswith("raw") else {}
+with open_recording(sys.argv[1], **options) as recording:
+    out = np.empty((256, 256), np.uint16)
+    recording.read((63,), out)
+    os.truncate(sys.argv[1], 100_000)
+    try:
+        recording.read((63,), out)
+    except RecordingError as error:
+        assert "frame t=63 should have 131,072 bytes" in str(error), error
+        raise SystemExit(7)
+"""
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.raw"])
+def test_file_that_shrinks(name: str, tmp_path: Path) -> None:
+    """A file that gets shorter while it is open is an error of the source, and does not end the process."""
+    pixels = noise(64, 256, 256)
+    if name == "a.npy":
+        np.save(tmp_path / name, pixels)
+    else:
+        (tmp_path / name).write_bytes(pixels.tobytes())
+    done = subprocess.run(
+        [sys.executable, "-c", _SHRINKS, str(tmp_path / name)], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 7, done.stderr
+
+
+@pytest.mark.parametrize("axes", ["tyx", "xyt", "ytx"])
+def test_large_frames_that_are_mapped_take_little_memory(
+    axes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of frames whose pixels are apart, parts are copied that are near each other in the file."""
+    monkeypatch.setattr(_arrays, "_MAPPED_BYTES", 4 << 20)
+    monkeypatch.setattr(_arrays, "BlockCache", lambda: BlockCache(12 << 20))
+    count, size = 4, 4096
+    shape = tuple({"t": count}.get(axis, size) for axis in axes)
+    pixels = np.zeros(shape, np.uint8, order="F" if axes == "tyx" else "C")  # 64 MiB
+    pixels[np.arange(size) % 3 == 1 if axes == "ytx" else ...] = 7
+    np.save(tmp_path / "a.npy", pixels)
+    expected = pixels.transpose([axes.index(axis) for axis in "tyx"]).copy()
+    del pixels
+    out = np.full((size, size), 1, np.uint8)
+    process = psutil.Process()
+    most, done = 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not done.wait(0.001):
+            most = max(most, process.memory_info().rss)
+
+    with open_recording(tmp_path / "a.npy", axes=axes) as recording:
+        before = process.memory_info().rss
+        watching = threading.Thread(target=watch)
+        watching.start()
+        try:
+            for t in range(count):
+                recording.read((t,), out)
+                assert out.tobytes() == expected[t].tobytes()
+        finally:
+            done.set()
+            watching.join()
+    assert most - before < 48 << 20  # 32 of which are for the comparison
+
+
+@pytest.mark.parametrize("source", ["array", "npy", "mapped", "tiff", "zarr"])
+@pytest.mark.parametrize("index", [(3,), (-1,), (), (0, 0)])
+def test_frame_that_is_not_there(source: str, index: tuple[int, ...], tmp_path: Path) -> None:
+    """An index beyond the dimensions, or one that counts from the end, is an IndexError for every kind of source."""
+    pixels = noise(3, 5, 6)
+    if source == "tiff":
+        tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="minisblack", metadata=None)
+    elif source == "zarr":
+        write_image(tmp_path / "a.zarr", pixels, "tyx", "0.5")
+    else:
+        np.save(tmp_path / "a.npy", np.asfortranarray(pixels) if source == "mapped" else pixels)
+    given: Any = {"array": pixels, "tiff": tmp_path / "a.tif", "zarr": tmp_path / "a.zarr"}.get(
+        source, tmp_path / "a.npy"
+    )
+    out = np.empty((5, 6), np.uint16)
+    with open_recording(given) as recording:
+        recording.read((2,), out)
+        with pytest.raises(IndexError, match="there is no frame"):
+            recording.read(index, out)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"offset": 0.0}, "offset 0.0 must be a whole number"), ({"shape": ("a",)}, "must be whole numbers"),
+     ({"shape": (3, 5.5, 6)}, "must be whole numbers"), ({"shape": 5}, "must be whole numbers"),
+     ({"dtype": object()}, "is not known"), ({"axes": ("t", "y", "x")}, "are no text"),
+     ({"image": 0.5}, "must be a number, from 0, or a name")],
+)  # fmt: skip
+def test_options_of_other_types(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    """Options of types that they can't have are errors with words, whatever the source is."""
+    np.save(tmp_path / "a.npy", noise(3, 5, 6))
+    with pytest.raises(RecordingError, match=message):
+        open_recording(tmp_path / "a.npy", **options)
+
+
+@pytest.mark.parametrize("shape", ["(-3, 5, 6)", "(-3, -5, 6)", "(3, 99999999999999999999, 6)", "(3, 5.0, 6)"])
+def test_npy_of_a_shape_that_means_nothing(shape: str, tmp_path: Path) -> None:
+    """A header with numbers of steps that no array has is refused."""
+    np.save(tmp_path / "a.npy", noise(3, 5, 6))
+    data = (tmp_path / "a.npy").read_bytes()
+    header = data[10:128].rstrip().replace(b"(3, 5, 6)", shape.encode()).ljust(117) + b"\n"
+    (tmp_path / "a.npy").write_bytes(data[:10] + header + data[128:])
+    with pytest.raises(RecordingError, match=r"can't be read as a \.npy file"):
+        open_recording(tmp_path / "a.npy")
 
 
 def test_private_mapping_keeps_its_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

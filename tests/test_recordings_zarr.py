@@ -547,13 +547,61 @@ def test_blocks_larger_than_memory_are_read_frame_by_frame(
 
 
 def test_large_chunks_are_kept_in_parts(tmp_path: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A chunk that is larger than the memory for blocks is decoded once for several of its frames."""
-    monkeypatch.setattr(zarr_arrays, "BlockCache", lambda: BlockCache(6 * 4 * 640))  # parts of four frames
+    """A chunk that is much larger than the memory for blocks is decoded once for several of its frames."""
+
+    class SmallCache(BlockCache):
+        exceptional = 1
+
+    monkeypatch.setattr(zarr_arrays, "BlockCache", lambda: SmallCache(6 * 4 * 640))  # parts of four frames
     pixels = noise(3, 22, 16, 20)
     write_image(tmp_path / "a.zarr", pixels, "tzyx", "0.4", chunks=(2, 15, 16, 20))
     with open_recording(tmp_path / "a.zarr") as recording:
         np.testing.assert_array_equal(frames_of(recording), pixels)
     assert len(reads) == 3 * (4 + 2)  # parts of 4, 4, 4, 3 and of 4, 3 frames
+
+
+@pytest.mark.parametrize("frames_of_limit", [0.5, 4])
+def test_chunk_beyond_the_limit_is_decoded_once(
+    frames_of_limit: float, tmp_path: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chunk of more than the memory for blocks is decoded once, one at a time, also if a frame of it is too large."""
+    monkeypatch.setattr(zarr_arrays, "BlockCache", lambda: BlockCache(int(frames_of_limit * 16 * 20 * 2)))
+    count = int(4 * frames_of_limit)
+    pixels = noise(3 * count, 16, 20)
+    write_image(tmp_path / "a.zarr", pixels, "tyx", "0.4", chunks=(count, 16, 20))
+    with open_recording(tmp_path / "a.zarr") as recording:
+        np.testing.assert_array_equal(frames_of(recording), pixels)
+    assert sorted(reads) == [f"0/{chunk}/0/0" for chunk in range(3)]
+
+
+def test_one_work_beyond_the_limit_at_a_time() -> None:
+    """Threads that need more memory each than there is take turns."""
+    cache, most, working = BlockCache(1000), 0, 0
+    lock = threading.Lock()
+
+    def work() -> None:
+        nonlocal most, working
+        with cache.room(5000):
+            with lock:
+                working += 1
+                most = max(most, working)
+            time.sleep(0.01)
+            with lock:
+                working -= 1
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(work) for _ in range(8)]:
+            done.result()
+    assert most == 1
+
+
+def test_folder_of_a_digit_that_is_no_number(tmp_path: Path) -> None:
+    """Names of images with digits that are no decimal numbers, such as superscripts, are sorted like any other."""
+    zarr.open_group(tmp_path / "g.zarr", mode="w", zarr_format=3)
+    for name in ("\N{SUPERSCRIPT TWO}", "7"):
+        write_image(tmp_path / "g.zarr" / name, noise(2, 6, 7), "tyx", "0.5")
+    with open_recording(tmp_path / "g.zarr") as recording:
+        assert recording.index_shape == (2, 2)
 
 
 def test_cache_keeps_to_its_limit() -> None:

@@ -1,10 +1,16 @@
-"""Arrays as recordings: in memory, in ``.npy`` files, and in raw binary files."""
+"""Arrays as recordings: in memory, in ``.npy`` files, and in raw binary files.
+
+Files whose frames are in one piece are read by calls that tell when a file has become shorter. Those of other orders
+(Fortran order, or axes of a frame that are not the last two) are mapped into memory, where a file that shrinks while
+it is read ends the process, as the system has it.
+"""
 
 from __future__ import annotations
 
 import math
 import mmap
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -14,8 +20,9 @@ import numpy.typing as npt
 from ome_writers.errors import RecordingError
 from ome_writers.settings import DTYPES
 
-from ._axes import axis_names, dimensions_of
+from ._axes import axis_names, check_index, dimensions_of
 from ._blocks import BlockCache
+from ._files import Files
 from ._recording import Frame, Index, Recording
 from ._sources import ReadOptions
 
@@ -45,16 +52,12 @@ class ArrayRecording(Recording):
         _check_dtype(array.dtype, name)
         if array.ndim < 2:
             raise RecordingError(f"{name}: an array of {array.ndim} dimensions holds no frames; 2 at least are needed")
-        names = axis_names(options.axes, array.ndim, name)
-        frame = [names.index("y"), names.index("x")]
-        others = [axis for axis in range(array.ndim) if axis not in frame]
-        self._array: npt.NDArray[Any] | None = array.transpose([*others, *frame])
+        order = _order(options, array.ndim, name)
+        self._array: npt.NDArray[Any] | None = array.transpose(list(order.values()))
         self.name = name
         self.dtype = array.dtype.newbyteorder("=").name
-        self.dimensions = dimensions_of([names[axis] for axis in (*others, *frame)], self._array.shape, name)
+        self.dimensions = dimensions_of(list(order), self._array.shape, name)
         self._pages = _MappedPages(array)
-        touched = min(abs(self._array.strides[-1]), _FAULT_BYTES) * self.frame_shape[1]
-        self._row_bytes = max(touched, mmap.PAGESIZE)
         self._cache = BlockCache()
         self._steps = self._steps_of_block()
 
@@ -76,13 +79,14 @@ class ArrayRecording(Recording):
         for axis in sorted(range(array.ndim - 2), key=lambda axis: abs(array.strides[axis])):
             steps[axis] = min(array.shape[axis], room)
             room //= steps[axis]
-        return tuple(steps)
+        return tuple(steps) if math.prod(steps) > 1 else None
 
     def read(self, index: Index, out: Frame) -> None:
         """Copy a frame."""
         array = self._array
         if array is None:
             raise RecordingError(f"{self.name} is closed")
+        check_index(self, index)
         if self._steps is None:
             self._copy(array[index], out)
             return
@@ -99,17 +103,39 @@ class ArrayRecording(Recording):
 
     def _copy(self, frames: Frame, out: Frame) -> None:
         """Copy frames by parts of which not much is in memory at once."""
-        rows = max(1, _MAPPED_BYTES // self._row_bytes) if self._pages.are_mapped else out.shape[-2]
-        for top in range(0, out.shape[-2], rows):
-            part = ..., slice(top, top + rows), slice(None)
-            np.copyto(out[part], frames[part])
-            self._pages.forget(out[part].size // out.shape[-1] * self._row_bytes)
+        # what one step along the axis of the frame takes whose steps are the farthest apart
+        axis = -1 if abs(frames.strides[-1]) > abs(frames.strides[-2]) else -2
+        shape = [1 if n == frames.ndim + axis else count for n, count in enumerate(frames.shape)]
+        touched = _touched(shape, frames.strides, frames.itemsize)
+        count = max(1, _MAPPED_BYTES // touched) if self._pages.are_mapped else out.shape[axis]
+        for first in range(0, out.shape[axis], count):
+            part = slice(first, first + count)
+            place = (..., part) if axis == -1 else (..., part, slice(None))
+            np.copyto(out[place], frames[place])
+            self._pages.forget(out[place].shape[axis] * touched)
 
     def close(self) -> None:
         """Let go of the array."""
         self._array = None
         self._pages = _MappedPages(None)
         self._cache.clear()
+
+
+def _order(options: ReadOptions, ndim: int, name: str) -> dict[str, int]:
+    """Return the axes in the order of the recording, the frame's last, and which one of the array each is."""
+    names = axis_names(options.axes, ndim, name)
+    return {axis: names.index(axis) for axis in (*(n for n in names if n not in ("y", "x")), "y", "x")}
+
+
+def _touched(shape: Sequence[int], strides: Sequence[int], itemsize: int) -> int:
+    """Return about how many bytes of a mapped file come into memory with pixels that lie so far apart."""
+    span, pieces = itemsize, 1
+    for stride, count in sorted((abs(stride), count) for stride, count in zip(strides, shape, strict=True)):
+        if stride <= span + _FAULT_BYTES:
+            span += stride * (count - 1)
+        else:
+            pieces *= count
+    return pieces * max(span, mmap.PAGESIZE)
 
 
 class _MappedPages:
@@ -149,14 +175,71 @@ class _MappedPages:
                 self._map.madvise(mmap.MADV_DONTNEED)
 
 
-class NpyRecording(ArrayRecording):
-    """A ``.npy`` file, mapped into memory."""
+class FileRecording(Recording):
+    """A file of frames that are in one piece each, one after the other.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    shape : sequence of int
+        Number of steps of each axis, y and x last.
+    dtype : dtype
+        Of the pixels; may be of the other byte order.
+    offset : int
+        Bytes before the first frame.
+    options : ReadOptions
+        Its axes.
+    """
+
+    def __init__(
+        self, path: Path, shape: Sequence[int], dtype: np.dtype[Any], offset: int, options: ReadOptions
+    ) -> None:
+        self.name = str(path)
+        _refuse_image(options, self.name)
+        _check_dtype(dtype, self.name)
+        self.dtype = dtype.newbyteorder("=").name
+        self.dimensions = dimensions_of(axis_names(options.axes, len(shape), self.name), shape, self.name)
+        self._offset = offset
+        self._is_native = bool(dtype.isnative)
+        self._files = Files([path])
+        with self._files.use(0):
+            pass  # that it can't be opened is said at once
+
+    def read(self, index: Index, out: Frame) -> None:
+        """Read a frame."""
+        check_index(self, index)
+        number = int(np.ravel_multi_index(index, self.index_shape)) if index else 0
+        steps = ", ".join(f"{d.name}={step}" for d, step in zip(self.dimensions, index, strict=False))
+        self._files.read_into(0, self._offset + number * self.frame_bytes, out, f"frame {steps}".strip())
+        if not self._is_native:
+            out.byteswap(inplace=True)
+
+    def close(self) -> None:
+        """Release the file."""
+        self._files.close()
+
+
+class NpyRecording(FileRecording):
+    """A ``.npy`` file whose frames are in one piece."""
 
     kind: ClassVar[str] = "NumPy .npy"
 
 
-class RawRecording(ArrayRecording):
-    """A raw binary file, mapped into memory."""
+class MappedNpyRecording(ArrayRecording):
+    """A ``.npy`` file of any order, mapped into memory."""
+
+    kind: ClassVar[str] = "NumPy .npy"
+
+
+class RawRecording(FileRecording):
+    """A raw binary file whose frames are in one piece."""
+
+    kind: ClassVar[str] = "raw binary"
+
+
+class MappedRawRecording(ArrayRecording):
+    """A raw binary file whose frame's axes are not its last two, mapped into memory."""
 
     kind: ClassVar[str] = "raw binary"
 
@@ -178,9 +261,21 @@ def open_npy(path: Path, options: ReadOptions) -> Recording:
     _refuse_raw(options, str(path))
     try:
         array = np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, EOFError, OSError) as error:
+        _refuse_negative(array.shape)
+    except (ValueError, EOFError, OSError, OverflowError, TypeError, MemoryError) as error:
         raise RecordingError(f"{path}: it can't be read as a .npy file, or is truncated: {error}") from error
-    return NpyRecording(array, options, str(path))
+    if array.ndim > 1 and array.flags.c_contiguous and _is_in_order(options, array.ndim, str(path)):
+        return NpyRecording(path, array.shape, array.dtype, array.offset, options)
+    return MappedNpyRecording(array, options, str(path))
+
+
+def _refuse_negative(shape: Sequence[int]) -> None:
+    if any(count < 0 for count in shape):
+        raise ValueError(f"its shape is said to be {shape}")
+
+
+def _is_in_order(options: ReadOptions, ndim: int, name: str) -> bool:
+    return [*_order(options, ndim, name).values()] == list(range(ndim))
 
 
 def open_raw(path: Path, options: ReadOptions) -> Recording:
@@ -211,8 +306,10 @@ def open_raw(path: Path, options: ReadOptions) -> Recording:
             f"{path}: shape {'x'.join(map(str, options.shape))} of {dtype} after {options.offset} bytes needs a file "
             f"of {wanted:,} bytes, but it has {found:,}"
         )
+    if _is_in_order(options, len(options.shape), str(path)):
+        return RawRecording(path, options.shape, dtype, options.offset, options)
     array = np.memmap(path, dtype, mode="r", offset=options.offset, shape=options.shape)
-    return RawRecording(array, options, str(path))
+    return MappedRawRecording(array, options, str(path))
 
 
 def _check_dtype(dtype: np.dtype[Any], name: str) -> None:

@@ -9,6 +9,8 @@ from pydantic import ValidationError
 from ome_writers.errors import RecordingError
 from ome_writers.settings import Dimension, PositionDimension
 
+from ._recording import Index, Recording
+
 _DEFAULT_AXES = {2: ("y", "x"), 3: ("t", "y", "x")}
 
 
@@ -64,3 +66,16 @@ def dimensions_of(names: Sequence[str], shape: Sequence[int], source: str) -> tu
         except ValidationError as error:
             raise RecordingError(f"{source}: {name!r} can't be a dimension: {error.errors()[0]['msg']}") from error
     return tuple(dimensions)
+
+
+def check_index(recording: Recording, index: Index) -> None:
+    """Check that a frame is one of a recording.
+
+    Raises
+    ------
+    IndexError
+        If there are other numbers of index dimensions, or of steps along one.
+    """
+    shape = recording.index_shape
+    if len(index) != len(shape) or not all(0 <= i < n for i, n in zip(index, shape, strict=True)):
+        raise IndexError(f"{recording.name}: there is no frame {index}; frames are counted from 0, and are {shape}")

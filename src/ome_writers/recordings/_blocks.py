@@ -49,6 +49,11 @@ class BlockCache:
         return self._limit // (1 + WORKING_COPIES)
 
     @property
+    def exceptional(self) -> int:
+        """Bytes of the largest block that is kept as a whole though it needs more than the limit, alone."""
+        return 4 * self._limit
+
+    @property
     def part(self) -> int:
         """Bytes of the parts in which blocks that are too large are kept: one stays while the next is decoded."""
         return self._limit // 6
@@ -98,13 +103,13 @@ class BlockCache:
         Parameters
         ----------
         nbytes : int
-            For the time of the work. What is more than there is at all counts as half of it, so that one such work is
-            done at a time and blocks can stay.
+            For the time of the work. What is more than there is at all counts as a little more than half of it, so that
+            one such work is done at a time and blocks can stay.
         kept : int
             Of a block that stays.
         """
         if nbytes + kept > self._limit:
-            nbytes = self._limit // 2
+            nbytes = self._limit // 2 + 1
         ticket = object()
         with self._changed:
             self._waiting.append(ticket)  # the block that is needed first gets room first

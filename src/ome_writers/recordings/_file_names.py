@@ -23,13 +23,23 @@ _AXES: Final = {
 }  # fmt: skip
 """What a number in a name counts, by the letters before it."""
 
+_LETTERS: Final = rf"(?:{'|'.join(sorted(_AXES, key=len, reverse=True))})"
 _NUMBERED: Final = re.compile(
-    rf"(?<![A-Za-z])({'|'.join(sorted(_AXES, key=len, reverse=True))})[-_]?(\d+)(?![A-Za-z0-9])", re.IGNORECASE
+    # letters may follow that begin another number, as in xy01c1
+    rf"(?<![A-Za-z])({_LETTERS})[-_]?(\d+)(?=$|[^A-Za-z0-9]|(?:{_LETTERS}[-_]?\d+)+(?:$|[^A-Za-z0-9]))",
+    re.IGNORECASE,
 )
 _MICROMANAGER_1: Final = re.compile(r"^img_(?P<t>\d{9})_(?P<c>.+)_(?P<z>\d{3})$")
 """Separate files of Micro-Manager 1.4: frame, name of the channel, slice."""
 
 _DIGITS: Final = re.compile(r"\d+")
+_RUNNING: Final = re.compile(r"(?<![A-Za-z0-9])\d+(?![A-Za-z0-9])")
+"""A number that stands for itself, as one that counts the files does."""
+
+_REMEDY: Final = (
+    "give a pattern or a list of those that belong together, or axes and shape, to take files in the order of their "
+    "names or of the list"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +91,14 @@ def grid_of(files: Sequence[Path]) -> Grid:
     texts = _texts(files)
     values = [_values(text) for text in texts]
     if any(values):
-        kinds = {tuple(value) for value in values}
-        rests = {_rest(text) for text in texts}
-        if len(kinds) > 1 or len(rests) > 1:
-            other = next(
-                t
-                for t, v in zip(texts, values, strict=True)
-                if (tuple(v), _rest(t)) != (tuple(values[0]), _rest(texts[0]))
-            )
+        kinds = [
+            (tuple(value), rest) for value, rest in zip(values, _without_running([*map(_rest, texts)]), strict=True)
+        ]
+        if len(set(kinds)) > 1:
+            other = next(text for text, kind in zip(texts, kinds, strict=True) if kind != kinds[0])
             raise RecordingError(
-                f"{files[0].parent}: names of files are of different kinds, such as {texts[0]!r} and {other!r}; give "
-                "a pattern or a list of those that belong together"
+                f"{files[0].parent}: names of files are of different kinds, such as {texts[0]!r} and {other!r}; "
+                f"{_REMEDY}"
             )
         return _grid(files, values)
     varying = [_DIGITS.findall(text) for text in texts]
@@ -102,8 +109,7 @@ def grid_of(files: Sequence[Path]) -> Grid:
         and (len(places) == 1)
     ):
         return _grid(files, [{"t": v[places[0]]} for v in varying])
-    order = np.arange(len(files)).reshape(-1, 1)
-    return Grid([FileAxis("t", [str(n) for n in range(len(files))])], order)
+    return in_order(files)
 
 
 def _texts(files: Sequence[Path]) -> list[str]:
@@ -142,12 +148,30 @@ def _rest(text: str) -> str:
     return _NUMBERED.sub(r"\1#", text)
 
 
+def _without_running(rests: list[str]) -> list[str]:
+    """Return what names have beside the numbers of axes, without a number that counts the files."""
+    if len({_RUNNING.sub("#", rest) for rest in rests}) > 1:
+        return rests
+    numbers = [[int(number) for number in _RUNNING.findall(rest)] for rest in rests]
+    for column in zip(*numbers, strict=True):
+        # a few files may be missing; dates and times are no such numbers
+        if len(set(column)) not in (1, len(rests)) or max(column) - min(column) >= 2 * len(rests):
+            return rests
+    return [_RUNNING.sub("#", rest) for rest in rests]
+
+
+def in_order(files: Sequence[Path]) -> Grid:
+    """Return files along one axis, in the order given."""
+    order = np.arange(len(files)).reshape(-1, 1)
+    return Grid([FileAxis("t", [str(n) for n in range(len(files))])], order)
+
+
 def _grid(files: Sequence[Path], values: Sequence[dict[str, str]]) -> Grid:
     axes: list[FileAxis] = []
     columns: list[list[int]] = []
     for name in values[0]:
         texts = [value[name] for value in values]
-        if name == "c" and not all(text.isdigit() for text in texts):
+        if name == "c" and not all(text.isdecimal() for text in texts):
             distinct = list(dict.fromkeys(texts))
             columns.append([distinct.index(text) for text in texts])
             axes.append(FileAxis(name, distinct))
@@ -166,10 +190,7 @@ def _grid(files: Sequence[Path], values: Sequence[dict[str, str]]) -> Grid:
     _, first, counts = np.unique(steps_of, axis=0, return_index=True, return_counts=True)
     if (counts > 1).any():
         double = files[int(first[int(np.argmax(counts))])]
-        raise RecordingError(
-            f"{double}: another file has the same numbers in its name; give a pattern or a list of those that belong "
-            "together"
-        )
+        raise RecordingError(f"{double}: another file has the same numbers in its name; {_REMEDY}")
     return Grid([axes[n] for n in several], steps_of)
 
 
@@ -178,5 +199,7 @@ def _steps(numbers: list[int], *, fill: bool) -> list[int]:
     if not fill or len(numbers) < 3:
         return numbers
     stride = math.gcd(*(b - a for a, b in pairwise(numbers)))
-    filled = list(range(numbers[0], numbers[-1] + 1, stride))
-    return filled if len(filled) <= 2 * len(numbers) else numbers
+    # numbers that are far apart, such as times, are no steps
+    if (numbers[-1] - numbers[0]) // stride >= 2 * len(numbers):
+        return numbers
+    return list(range(numbers[0], numbers[-1] + 1, stride))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections import OrderedDict
@@ -17,7 +18,7 @@ from ome_writers.errors import RecordingError
 from ._recording import Frame
 
 _OPEN_FILES: Final = 64
-"""How many files are kept open; systems allow a process 256 at least."""
+"""How many files are kept open; systems allow a process 256 at least, unless its limit was lowered."""
 
 
 class SourceFile(Protocol):
@@ -68,6 +69,16 @@ class _LockedFile:
 _File: Any = _PositionalFile if hasattr(os, "preadv") else _LockedFile
 
 
+def _allowed() -> int:
+    """Return how many files are kept open: others of the process need some of what it may have."""
+    try:
+        import resource
+    except ImportError:  # on Windows, where the limit is in the thousands
+        return _OPEN_FILES
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _OPEN_FILES if limit == resource.RLIM_INFINITY else max(1, min(_OPEN_FILES, limit // 4))
+
+
 class Files:
     """Files of a source, of which a bounded number is open.
 
@@ -83,6 +94,7 @@ class Files:
         self._users: dict[int, int] = {}
         self._lock = threading.Lock()
         self._closed = False
+        self._allowed = _allowed()
 
     @contextmanager
     def use(self, number: int) -> Iterator[SourceFile]:
@@ -100,11 +112,19 @@ class Files:
         finally:
             with self._lock:
                 self._users[number] -= 1
-                self._close_idle(0 if self._closed else _OPEN_FILES)
+                self._close_idle(0 if self._closed else self._allowed)
 
     def _opened(self, number: int) -> SourceFile:
+        file: SourceFile
         try:
-            file: SourceFile = _File(self.paths[number])
+            try:
+                file = _File(self.paths[number])
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE):
+                    raise
+                self._allowed = max(1, len(self._open) // 2)
+                self._close_idle(0)
+                file = _File(self.paths[number])
         except OSError as error:
             raise RecordingError(
                 f"{self.paths[number]}: the file can't be opened: {error.strerror or error}"

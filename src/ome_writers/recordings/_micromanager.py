@@ -22,6 +22,8 @@ from ome_writers.errors import RecordingError
 from ._micromanager_metadata import (
     FrameNotes,
     channel_list,
+    check_shapes,
+    first_frame,
     parse_json,
     pixel_size,
     position_list,
@@ -34,12 +36,12 @@ from ._sources import ReadOptions
 from ._tiff_ifds import TiffFile
 from ._tiff_layout import TiffPages
 from ._tiff_pages import TiffPixels
-from ._tiff_recording import TiffRecording, counted, frame_dimensions, grid_fits, sparse_planes
+from ._tiff_recording import Planes, TiffRecording, counted, frame_dimensions, grid_fits, sparse_planes
 
 _HEADER: Final = 54773648
 _INDEX: Final = 3453623
 _SUMMARY: Final = 2355492
-_NAME: Final = re.compile(r"^(?P<acquisition>.*MMStack)[^.]*\.(ome\.)?tiff?$", re.IGNORECASE)
+_NAME: Final = re.compile(r"^(?P<acquisition>.*?MMStack).*\.tiff?$", re.IGNORECASE)
 _AXES: Final = ("c", "z", "t", "p")  # columns of the index
 _COUNTS: Final = {
     "c": ("Channels", "channel"), "z": ("Slices", "z"), "t": ("Frames", "time"), "p": ("Positions", "position")
@@ -85,15 +87,25 @@ def open_micromanager(path: Path, options: ReadOptions) -> TiffRecording:
     Raises
     ------
     RecordingError
-        If a file is damaged.
+        If a file is damaged, or several frames have the same channel, slice, frame and position.
     """
     if options.axes is not None or options.shape is not None or options.image is not None:
         raise RecordingError(f"{path}: Micro-Manager's metadata name its axes; leave axes, shape and image out")
     acquisition = acquisition_of(path)
-    files = sorted(other for other in path.parent.iterdir() if acquisition_of(other) == acquisition)
+    around = (other for other in path.parent.iterdir() if acquisition_of(other) == acquisition and other.is_file())
+    files = _distinct(sorted(around, key=lambda other: (other != path, other)))
     stacks = [_read_stack(file) for file in files if file == path or is_micromanager(file)]
     summary = next((stack.summary for stack in stacks if stack.summary), {})
     return _recording(path, summary, stacks)
+
+
+def _distinct(files: Sequence[Path]) -> list[Path]:
+    """Return files in the order of their names, each once: of links to one file, the first that is given."""
+    found: dict[tuple[int, int], Path] = {}
+    for file in files:
+        status = file.stat()
+        found.setdefault((status.st_dev, status.st_ino), file)
+    return sorted(found.values())
 
 
 def _read_stack(path: Path) -> _Stack:
@@ -130,6 +142,7 @@ def _read_index(file: TiffFile, pages: TiffPages) -> npt.NDArray[np.int64] | Non
     entries = np.frombuffer(data, f"{file.order}i4").reshape(-1, 5).astype(np.int64)
     entries = entries[entries[:, 4] != 0]
     entries[:, 4] &= 0xFFFFFFFF  # offsets are unsigned
+    entries = np.unique(entries, axis=0)
     order = np.argsort(pages.ifds)
     found = np.searchsorted(pages.ifds[order], entries[:, 4])
     if len(entries) != len(pages) or (found >= len(pages)).any():
@@ -155,18 +168,37 @@ def _recording(path: Path, summary: Mapping[str, Any], stacks: Sequence[_Stack])
     steps = np.concatenate([stack.steps for stack in stacks])
     if (steps < 0).any():
         raise RecordingError(f"{path}: the index of its frames has numbers below 0; it is damaged")
+    of_frames = np.repeat(np.arange(len(stacks)), [len(stack.pages) for stack in stacks])
+    _refuse_collisions(stacks, steps, of_frames)
     along = dict(zip(_AXES, steps.T, strict=True))
     counts = _counts(summary, along)
     order = [axis for axis in slowest_first(along) if counts[axis] > 1 or axis == "p"]
     order.sort(key=lambda axis: (axis != "p") if counts["p"] == 1 else 0)
     planes = sparse_planes(str(path), [counts[axis] for axis in order], len(steps))
     places = tuple(along[axis] for axis in order)
-    planes.files[places] = np.repeat(np.arange(len(stacks)), [len(stack.pages) for stack in stacks])
+    planes.files[places] = of_frames
     planes.pages[places] = np.concatenate([np.arange(len(stack.pages)) for stack in stacks])
-    layout = stacks[0].pages.layout(0)
+    check_shapes(str(path), [stack.pages for stack in stacks], planes)
     pixels = TiffPixels([stack.pages for stack in stacks])
+    try:
+        return _described(path, summary, counts, order, planes, pixels)
+    except BaseException:
+        pixels.close()
+        raise
+
+
+def _described(
+    path: Path,
+    summary: Mapping[str, Any],
+    counts: Mapping[str, int],
+    order: Sequence[str],
+    planes: Planes,
+    pixels: TiffPixels,
+) -> TiffRecording:
+    """Return the recording, with what summary and frames tell of its dimensions."""
+    layout = pixels.pages[0].layout(0)
     notes = FrameNotes(pixels, planes)
-    first = notes.tags(tuple(np.argwhere(planes.files >= 0)[0].tolist())) or {}
+    first = notes.tags(first_frame(planes)) or {}
 
     place = order.index("p")
 
@@ -199,6 +231,19 @@ def _recording(path: Path, summary: Mapping[str, Any], stacks: Sequence[_Stack])
     recording.attributes = {"micromanager": json_value(summary)}
     recording.tell(FrameNotes(pixels, planes))
     return recording
+
+
+def _refuse_collisions(stacks: Sequence[_Stack], steps: npt.NDArray[np.int64], files: npt.NDArray[np.int64]) -> None:
+    _, inverse, counts = np.unique(steps, axis=0, return_inverse=True, return_counts=True)
+    if (counts > 1).any():
+        double = np.flatnonzero(inverse.reshape(-1) == np.argmax(counts))
+        c, z, t, p = steps[double[0]].tolist()
+        names = dict.fromkeys(stacks[n].pages.path.name for n in files[double].tolist())
+        raise RecordingError(
+            f"{stacks[0].pages.path.parent}: {len(double)} frames of {', '.join(names)} have the same place: channel "
+            f"{c}, slice {z}, frame {t}, position {p}; if files of several acquisitions are in this folder, move them "
+            "apart"
+        )
 
 
 def _counts(summary: Mapping[str, Any], along: Mapping[str, npt.NDArray[np.int64]]) -> dict[str, int]:

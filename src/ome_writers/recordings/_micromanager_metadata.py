@@ -17,6 +17,7 @@ from ome_writers.settings import Channel, Dimension, Position
 
 from ._recording import Index
 from ._source_names import channels_of, json_value, position_names
+from ._tiff_layout import TiffPages
 from ._tiff_pages import TiffPixels
 from ._tiff_recording import Planes, counted, finite, positive
 
@@ -94,6 +95,31 @@ class FrameNotes:
             return None
         what = f"the metadata of page {int(self._planes.pages[index])}"
         return parse_json(self._pixels.files.read_bytes(number, offset, size, what), f"{pages.path}: {what}")
+
+
+def first_frame(planes: Planes) -> Index:
+    """Return the index of the first frame that was recorded."""
+    return tuple(int(step) for step in np.unravel_index(np.argmax(planes.files >= 0), planes.files.shape))
+
+
+def check_shapes(source: str, pages: Sequence[TiffPages], planes: Planes) -> None:
+    """Check that all frames have one shape.
+
+    Raises
+    ------
+    RecordingError
+        If not.
+    """
+    shapes = {
+        of_file.layouts[kind].shape: str(of_file.layouts[kind])
+        for number, of_file in enumerate(pages)
+        for kind in np.unique(of_file.kinds[planes.pages[planes.files == number]]).tolist()
+    }
+    if len(shapes) > 1:
+        raise RecordingError(
+            f"{source}: frames of different shapes can't be one recording: {', '.join(list(shapes.values())[:6])}; "
+            "record each shape as an acquisition of its own"
+        )
 
 
 def slowest_first(steps: Mapping[str, npt.NDArray[np.int64]]) -> list[str]:

@@ -8,6 +8,7 @@ bytes of the metadata, and their compression; all little endian.
 from __future__ import annotations
 
 import json
+import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from ome_writers.settings import Dimension, name_fault
 from ._micromanager_metadata import (
     FrameNotes,
     channel_list,
+    check_shapes,
+    first_frame,
     parse_json,
     pixel_size,
     position_list,
@@ -74,10 +77,36 @@ def open_ndtiff(folder: Path, options: ReadOptions) -> TiffRecording:
     Raises
     ------
     RecordingError
-        If a file is missing or damaged, or frames have different shapes.
+        If a file is missing or damaged, frames have different shapes, or several would lie at one place.
     """
     if options != ReadOptions():
         raise RecordingError(f"{folder}: NDTiff names its axes and shape; leave axes, shape, dtype, offset, image out")
+    try:
+        return _opened(folder)
+    except (ValueError, OverflowError, OSError) as error:
+        if isinstance(error, RecordingError):
+            raise
+        raise RecordingError(
+            f"{folder}: the index is damaged, or describes what can't be stored: {error}; copy it anew from where it "
+            "was"
+        ) from error
+
+
+def is_of_ndtiff(path: Path) -> bool:
+    """Tell whether the index of an NDTiff dataset in the folder of a file names it.
+
+    Raises
+    ------
+    RecordingError
+        If the index is damaged.
+    """
+    index = path.parent / "NDTiff.index"
+    # a file beside the dataset need not wait for the whole index, nor care whether it is damaged
+    is_told = index.is_file() and os.fsencode(path.name) in index.read_bytes()
+    return is_told and path.name in _read_index(index).files
+
+
+def _opened(folder: Path) -> TiffRecording:
     index = _read_index(folder / "NDTiff.index")
     names = list(dict.fromkeys(index.files))
     missing = [name for name in names if not (folder / name).is_file()]
@@ -100,7 +129,7 @@ def _read_index(path: Path) -> _Index:
     try:
         for axes, name, packed in _entries(data):
             parsed = json.loads(axes)
-            if not all(isinstance(value, int | str) for value in parsed.values()):
+            if not all(isinstance(value, str) or _is_number(value) for value in parsed.values()):
                 raise ValueError(f"axes {parsed} are neither numbers nor names")
             index.axes.append(parsed)
             index.files.append(Path(name.decode()).name)
@@ -114,6 +143,10 @@ def _read_index(path: Path) -> _Index:
         raise RecordingError(f"{path}: the index is empty; no frame was recorded")
     index.numbers = np.frombuffer(bytes(numbers), "<u4").reshape(-1, 8).astype(np.int64)
     return index
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int) and abs(value) < 1 << 31  # of Java, so of 32 bits
 
 
 def _entries(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
@@ -204,16 +237,40 @@ def _recording(
         values[axis], steps[axis] = _steps(index, axis)
     # names of channels and positions are kept even if there is one of them
     order = [axis for axis in slowest_first(steps) if len(values[axis]) > 1 or isinstance(values[axis][0], str)]
-    planes = sparse_planes(str(folder), [len(values[axis]) for axis in order], len(files))
-    places = tuple(steps[axis] for axis in order)
+    counts = [len(values[axis]) for axis in order]
+    planes = sparse_planes(str(folder), counts, len(files))
+    places = np.zeros(len(files), np.int64)
+    for axis, count in zip(order, counts, strict=True):
+        places = places * count + steps[axis]
+    _refuse_collisions(folder, index, places)
     within = np.zeros(len(files), np.int64)
     for number in range(len(pages)):
         within[files == number] = np.arange(int((files == number).sum()))
-    planes.files[places] = files
-    planes.pages[places] = within
+    _, last = np.unique(places[::-1], return_index=True)  # a frame that was written again is the one written last
+    last = len(files) - 1 - last
+    planes.files.reshape(-1)[places[last]] = files[last]
+    planes.pages.reshape(-1)[places[last]] = within[last]
+    check_shapes(str(folder), pages, planes)
     pixels = TiffPixels(pages)
+    try:
+        return _described(folder, axes, order, values, summary, planes, pixels)
+    except BaseException:
+        pixels.close()
+        raise
+
+
+def _described(
+    folder: Path,
+    axes: Sequence[str],
+    order: Sequence[str],
+    values: Mapping[str, list[Value]],
+    summary: Mapping[str, Any],
+    planes: Planes,
+    pixels: TiffPixels,
+) -> TiffRecording:
+    """Return the recording, with what summary and frames tell of its dimensions."""
     notes = FrameNotes(pixels, planes)
-    first = notes.tags(tuple(np.argwhere(planes.files >= 0)[0].tolist())) or {}
+    first = notes.tags(first_frame(planes)) or {}
     dimensions = [_dimension(folder, axis, values[axis], summary, _TagsAlong(notes, planes, n))
                   for n, axis in enumerate(order)]  # fmt: skip
     if "position" not in order:
@@ -221,14 +278,32 @@ def _recording(
         if positions is not None:
             dimensions.insert(0, counted("p", 1, coords=positions))
             planes = planes.reshaped([d.count or 1 for d in dimensions])
-    layout = pages[0].layout(0)
+    layout = pixels.pages[0].layout(0)
     dimensions, planes = with_samples(dimensions, planes, layout.samples)
     size = pixel_size(summary, first)
     frame = frame_dimensions(layout.height, layout.width, size, size)
+    names = [d.name for d in (*dimensions, *frame)]
+    if len(set(names)) < len(names):
+        raise RecordingError(
+            f"{folder}: its axes {', '.join(axes)} would be dimensions of the same name ({', '.join(names)}); write "
+            "them with other names"
+        )
     recording = NDTiffRecording(str(folder), [*dimensions, *frame], planes, pixels)
     recording.attributes = {"micromanager": json_value(summary)} if summary else {}
     recording.tell(FrameNotes(pixels, planes))
     return recording
+
+
+def _refuse_collisions(folder: Path, index: _Index, places: npt.NDArray[np.int64]) -> None:
+    """Refuse frames of different axes at one place, which can't all be kept; of the same axes, the last is meant."""
+    order = np.argsort(places, kind="stable")
+    same = np.flatnonzero(np.diff(places[order]) == 0)
+    for a, b in zip(order[same].tolist(), order[same + 1].tolist(), strict=True):
+        if index.axes[a] != index.axes[b]:
+            raise RecordingError(
+                f"{folder}: frames {index.axes[a]} and {index.axes[b]} would both be at the same place, as a frame "
+                "that lacks an axis is at its first step; write all frames with the same axes"
+            )
 
 
 class _TagsAlong:

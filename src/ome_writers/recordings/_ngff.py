@@ -162,7 +162,9 @@ def _children(folder: Path) -> Iterator[Node]:
 
 
 def _natural(name: str) -> list[tuple[bool, int, str]]:
-    return [(not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", name) if part]
+    return [
+        (not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", name) if part
+    ]
 
 
 def _collection_images(folder: Path) -> Iterator[FoundImage]:

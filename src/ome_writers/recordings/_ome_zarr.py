@@ -15,6 +15,7 @@ from ome_writers._router import Router
 from ome_writers.errors import BackendMissingError, RecordingError
 from ome_writers.settings import Dimension, Plate
 
+from ._axes import check_index
 from ._ngff import Axis, FoundImage, Hierarchy, image_around, read_hierarchy, series_of, user_attributes
 from ._ngff_dimensions import channels_in, dimension_of, frame_axes, named_axes, plate_of, position_dimension
 from ._ome_metadata import OMEImage, OMEPlanes, parse_ome_xml
@@ -92,6 +93,7 @@ class OMEZarrRecording(Recording):
         """Read a frame."""
         if self._frames is None:
             raise RecordingError(f"{self.name} is closed")
+        check_index(self, index)
         self._frames.read(*self._place(index), out)
 
     def metadata(self, index: Index) -> Mapping[str, Any] | None:

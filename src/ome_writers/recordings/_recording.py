@@ -98,6 +98,8 @@ class Recording(ABC):
         ------
         RecordingError
             If the frame can't be read (also a ValueError); names the frame and the file.
+        IndexError
+            If there is no such frame: steps are counted from 0.
         """
 
     def metadata(self, index: Index) -> Mapping[str, Any] | None:

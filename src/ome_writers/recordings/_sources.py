@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -91,21 +92,59 @@ def open_recording(
     BackendMissingError
         If the library that reads it is not installed (also an ImportError); names the command that installs it.
     """
-    options = ReadOptions(
-        axes,
-        None if shape is None else tuple(int(n) for n in shape),
-        None if dtype is None else dtype if isinstance(dtype, str) else np.dtype(dtype).str,
-        offset,
-        image,
-    )
+    options = _checked(axes, shape, dtype, offset, image)
     if isinstance(source, np.ndarray):
         from ._arrays import open_array
 
         return open_array(source, options)
-    recording = _open(source, options)
+    try:
+        recording = _open(source, options)
+    except OSError as error:  # of a folder that may not be looked into, or a name that no file can have
+        told = source if isinstance(source, str | os.PathLike) else error.filename or "one of the files"
+        raise RecordingError(
+            f"{os.fspath(told)}: it can't be read: {error.strerror or error}; check the path, and whether you may read "
+            "the file and its folder"
+        ) from error
     again = _absolute(source) if isinstance(source, str | os.PathLike) else [_absolute(path) for path in source]
     recording.origin = (again, asdict(options))
     return recording
+
+
+def _checked(axes: Any, shape: Any, dtype: Any, offset: Any, image: Any) -> ReadOptions:
+    """Return what the user gave.
+
+    Raises
+    ------
+    RecordingError
+        If something is of a type that it can't have.
+    """
+    if axes is not None and not isinstance(axes, str):
+        raise RecordingError(f"axes {axes!r} are no text; give letters such as 'tcyx', or names separated by commas")
+    try:
+        steps = None if shape is None else tuple(operator.index(n) for n in shape)
+    except TypeError as error:
+        raise RecordingError(f"shape {shape!r} must be whole numbers, one for each dimension") from error
+    try:
+        first = operator.index(offset)
+    except TypeError as error:
+        raise RecordingError(f"offset {offset!r} must be a whole number of bytes") from error
+    try:
+        kind = None if dtype is None else dtype if isinstance(dtype, str) else np.dtype(dtype).str
+    except (TypeError, ValueError) as error:
+        raise RecordingError(f"dtype {dtype!r} is not known; give one such as 'uint16'") from error
+    if image is not None and not isinstance(image, str):
+        try:
+            image = operator.index(image)
+        except TypeError as error:
+            raise RecordingError(f"image {image!r} must be a number, from 0, or a name") from error
+    return ReadOptions(axes, steps, kind, first, image)
+
+
+def _expanded(path: str | os.PathLike[str]) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise RecordingError(f"{os.fspath(path)}: {error}; give the path without ~") from error
 
 
 def _absolute(path: str | os.PathLike[str]) -> str:
@@ -116,9 +155,11 @@ def _open(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], opt
     if not isinstance(source, str | os.PathLike):
         from ._tiff_series import open_tiff_series
 
-        return open_tiff_series([Path(file).expanduser() for file in source], options)
+        return open_tiff_series([_expanded(file) for file in source], options)
     text = os.fspath(source)
-    path = Path(text).expanduser()
+    if not text:
+        raise RecordingError("the path of the source is empty; give that of a file or folder")
+    path = _expanded(text)
     if not path.exists():
         if any(character in text for character in "*?["):
             from ._tiff_series import open_tiff_pattern

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -14,12 +14,12 @@ from ome_writers.errors import RecordingError
 from ome_writers.settings import Channel, Dimension, Position
 
 from ._axes import axis_names
-from ._file_names import Grid, grid_of, natural_key
+from ._file_names import Grid, grid_of, in_order, natural_key
 from ._micromanager import acquisition_of, is_micromanager
 from ._micromanager_metadata import FrameNotes, channel_list, pixel_size, standard_dimension
 from ._micromanager_text import SeparateFiles, read_metadata_text
-from ._ome_tiff import files_of_ome_tiff
-from ._recording import Recording
+from ._ome_tiff import OMETiffRecording, files_of_ome_tiff
+from ._recording import Index, Recording
 from ._source_names import json_value
 from ._sources import TIFF_SUFFIXES, ReadOptions
 from ._tiff import open_tiff
@@ -86,13 +86,24 @@ def open_tiff_pattern(pattern: str, options: ReadOptions) -> Recording:
     RecordingError
         If there are none, or as :func:`open_tiff_series`.
     """
-    found = glob.glob(os.path.expanduser(pattern), recursive=True)  # noqa: PTH111, PTH207  absolute ones, too
+    found = glob.glob(_escaped(os.path.expanduser(pattern)), recursive=True)  # noqa: PTH111, PTH207  absolute ones, too
     files = sorted((file for name in found if (file := Path(name)).is_file()), key=natural_key)
     if not files:
         raise RecordingError(f"{pattern}: no file has a name like this; check the pattern, and put it in quotes")
     recording = open_tiff_series(files, options)
     recording.name = pattern
     return recording
+
+
+def _escaped(pattern: str) -> str:
+    """Return a pattern in which the folders that are there by these names stand for themselves: ``run [1]/*.tif``."""
+    *folders, rest = Path(pattern).parts
+    known = Path()
+    for number, folder in enumerate(folders):
+        if not (known / folder).is_dir():
+            return os.path.join(glob.escape(str(known)), *folders[number:], rest)  # noqa: PTH118  a pattern
+        known /= folder
+    return os.path.join(glob.escape(str(known)), rest)  # noqa: PTH118  a pattern
 
 
 def open_tiff_series(files: Sequence[Path], options: ReadOptions) -> Recording:
@@ -125,7 +136,8 @@ def open_tiff_series(files: Sequence[Path], options: ReadOptions) -> Recording:
         raise RecordingError(f"{files[0]}: a file is in the list more than once")
     if len(files) == 1:
         return open_tiff(files[0], options)
-    grid = grid_of(files)
+    # declared, files are in the order of the list, or of their names
+    grid = grid_of(files) if options.shape is None else in_order(files)
     inner = _opened(files[0], ReadOptions())
     try:
         return _series(files, grid, inner, options)
@@ -145,14 +157,20 @@ def _opened(file: Path, options: ReadOptions) -> TiffRecording:
 
 
 def _series(files: Sequence[Path], grid: Grid, inner: TiffRecording, options: ReadOptions) -> TiffRecording:
-    dimensions, planes = _of_one_file(inner, {axis.name for axis in grid.axes})
+    taken = {axis.name for axis in grid.axes}
+    dimensions, planes = _of_one_file(inner, taken)
     pages: list[TiffPages] = []
     parts: list[Planes] = []
+    described: list[TiffRecording] = []
     for number, file in enumerate(files):
-        of_file, part = _pages_of(file, inner, planes)
+        if isinstance(inner, OMETiffRecording):
+            described.append(inner if file == files[0] else _described(file, inner, taken))
+            of_file, part = described[-1].pixels.pages[0], described[-1].planes.reshaped(planes.files.shape)
+        else:
+            of_file, part = _pages_of(file, inner, planes)
         pages.append(of_file)
         parts.append(Planes(np.where(part.files < 0, part.files, number), part.pages, part.samples))
-    along = _file_dimensions(grid)
+    along = _file_dimensions(grid, described)
     counts = [*(d.count or 1 for d in along), *planes.files.shape]
     whole = sparse_planes(str(files[0].parent), counts, len(files) * planes.files.size)
     for name in ("files", "pages", "samples"):
@@ -175,6 +193,8 @@ def _series(files: Sequence[Path], grid: Grid, inner: TiffRecording, options: Re
     if notes is not None:
         recording.attributes = {"micromanager": json_value(notes.summary)}
         recording.tell(notes.of_planes(whole))
+    elif described:
+        recording.tell(_FileNotes(described, whole))
     elif any(of_file.notes.any() for of_file in pages):
         recording.tell(FrameNotes(recording.pixels, whole))
     return recording
@@ -201,23 +221,95 @@ def _pages_of(file: Path, inner: TiffRecording, planes: Planes) -> tuple[TiffPag
             raise RecordingError(f"{file}: it has {len(pages)} pages, and {like.path.name} has 1; they are no series")
         return pages, planes
     with _opened(file, ReadOptions()) as other:
-        shapes = [[(d.name, d.count) for d in recording.dimensions] for recording in (inner, other)]
-        if shapes[0] != shapes[1]:
-            told = [", ".join(f"{name}={count}" for name, count in shape) for shape in shapes]
-            raise RecordingError(
-                f"{file}: it has {told[1]}, and {like.path.name} has {told[0]}; files of a series have one shape"
-            )
+        _refuse_other_shape(file, inner, other)
         return other.pixels.pages[0], other.planes.reshaped(planes.files.shape)
 
 
-def _file_dimensions(grid: Grid) -> list[Dimension]:
+def _refuse_other_shape(file: Path, inner: TiffRecording, other: TiffRecording) -> None:
+    shapes = [[(d.name, d.count) for d in recording.dimensions] for recording in (inner, other)]
+    if shapes[0] != shapes[1]:
+        told = [", ".join(f"{name}={count}" for name, count in shape) for shape in shapes]
+        raise RecordingError(
+            f"{file}: it has {told[1]}, and {inner.pixels.pages[0].path.name} has {told[0]}; files of a series have "
+            "one shape"
+        )
+
+
+def _described(file: Path, inner: TiffRecording, taken: set[str]) -> TiffRecording:
+    """Return an OME-TIFF file, closed, after checking that its dimensions are those of the first file.
+
+    Raises
+    ------
+    RecordingError
+        If they are not: the dataset has one description.
+    """
+    with _opened(file, ReadOptions()) as other:
+        _refuse_other_shape(file, inner, other)
+        for ours, theirs in zip(inner.dimensions, other.dimensions, strict=True):
+            if ours.type == "position" or (ours.name in taken and ours.count == 1):
+                continue
+            told = [
+                ", ".join(c.name for c in d.coords or () if isinstance(c, Channel))
+                if d.type == "channel"
+                else f"{d.scale or 'no'} {d.unit or 'step'}"
+                for d in (ours, theirs)
+            ]
+            if (ours.scale, ours.unit, ours.coords) != (theirs.scale, theirs.unit, theirs.coords):
+                raise RecordingError(
+                    f"{file}: its dimension {ours.name} ({told[1]}) is not that of {inner.pixels.pages[0].path.name} "
+                    f"({told[0]}), so that the files are no series; replay each by itself, or correct their metadata"
+                )
+    return other
+
+
+class _FileNotes:
+    """What the files of a series say of their frames.
+
+    Parameters
+    ----------
+    described : sequence of TiffRecording
+        Each file.
+    planes : Planes
+        Where each frame of the series is.
+    """
+
+    def __init__(self, described: Sequence[TiffRecording], planes: Planes) -> None:
+        self._described = described
+        self._planes = planes
+
+    def of(self, index: Index) -> Mapping[str, Any] | None:
+        """Return what was recorded about a frame."""
+        number = int(self._planes.files[index])
+        if number < 0:
+            return None
+        file = self._described[number]
+        here = (file.planes.pages == self._planes.pages[index]) & (file.planes.samples == self._planes.samples[index])
+        return file.metadata(tuple(np.argwhere(here & (file.planes.files >= 0))[0].tolist()))
+
+
+def _coords(grid: Grid, column: int, described: Sequence[TiffRecording]) -> list[Any]:
+    """Return positions or channels along files: named as files are, with the stage positions and channels they tell."""
+    axis = grid.axes[column]
+    kind: type[Position | Channel] = Position if axis.name == "p" else Channel
+    told: list[Any] = []
+    for step in range(len(axis.texts)):
+        first = described[int(np.argmax(grid.steps[:, column] == step))] if described else None
+        found = [c for d in first.dimensions for c in d.coords or () if isinstance(c, kind)] if first else []
+        told.append(found[0] if len(found) == 1 else None)
+    if kind is Channel and None not in told and len({channel.name for channel in told}) == len(told):
+        return told
+    return [
+        Position(name=text, x_coord=c.x_coord, y_coord=c.y_coord, z_coord=c.z_coord)
+        if isinstance(c, Position)
+        else kind(name=text)
+        for text, c in zip(axis.texts, told, strict=True)
+    ]
+
+
+def _file_dimensions(grid: Grid, described: Sequence[TiffRecording]) -> list[Dimension]:
     dimensions = []
-    for axis in grid.axes:
-        coords: list[Any] | None = None
-        if axis.name == "p":
-            coords = [Position(name=text) for text in axis.texts]
-        elif axis.name == "c":
-            coords = [Channel(name=text) for text in axis.texts]
+    for column, axis in enumerate(grid.axes):
+        coords = _coords(grid, column, described) if axis.name in ("p", "c") else None
         dimensions.append(counted(axis.name, len(axis.texts), coords=coords))
     return dimensions
 
@@ -255,6 +347,9 @@ def _as_declared(
     if samples > 1 or (whole.files < 0).any():
         raise RecordingError(f"{source}: shape can't be declared of colour images, nor where files are missing")
     dimensions = split_pages(whole.files.size, options, source)
+    if options.shape is not None and options.shape[-2:] != inner.frame_shape:
+        height, width = inner.frame_shape
+        raise RecordingError(f"{source}: shape {options.shape} must end with {height}, {width}, those of a page")
     return dimensions, whole.reshaped([d.count or 1 for d in dimensions])
 
 

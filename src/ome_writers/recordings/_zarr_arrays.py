@@ -96,10 +96,14 @@ class ZarrFrames:
         try:
             chunks = [min(c, n) for c, n in zip(array.chunks, array.shape, strict=True)]
             of_chunk = [chunks[axis] for axis in self._index_axes]
-            if math.prod(of_chunk) > 1 and out.nbytes <= self._cache.part:
-                region = self._block_around(index, of_chunk, out.nbytes)
+            chunk_bytes = math.prod(chunks) * out.itemsize
+            # to decode a chunk takes its memory anyway, so that all of it is kept rather than decoded again
+            whole = math.prod(of_chunk) * out.nbytes
+            is_large = chunk_bytes > self._cache.largest and whole <= self._cache.exceptional
+            if math.prod(of_chunk) > 1 and (is_large or out.nbytes <= self._cache.part):
+                most = whole if is_large or whole <= self._cache.largest else self._cache.part
+                region = _block_around(index, of_chunk, max(1, most // out.nbytes))
                 nbytes = math.prod(part.stop - part.start for part in region) * out.nbytes
-                whole = math.prod(of_chunk) * out.nbytes
                 key = image, *(part.start for part in region)
                 block = self._cache.get(key, nbytes, lambda: self._block(array, region), whole * WORKING_COPIES)
                 np.copyto(out, block[tuple(i - part.start for i, part in zip(index, region, strict=True))])
@@ -111,19 +115,6 @@ class ZarrFrames:
                 f"{self._root}: frame {index}{place} can't be read from array {self._images[image].array_path!r}, "
                 f"whose file is damaged or gone: {error}"
             ) from error
-
-    def _block_around(self, index: Index, of_chunk: Sequence[int], frame_bytes: int) -> tuple[slice, ...]:
-        """Return the frames that are decoded with one: those in its chunks, or as many of these as may be kept."""
-        room = self._cache.largest if math.prod(of_chunk) * frame_bytes <= self._cache.largest else self._cache.part
-        room //= frame_bytes
-        region: list[slice] = []
-        for i, chunk in zip(reversed(index), reversed(of_chunk), strict=True):  # the fastest axes as a whole first
-            step = max(1, min(chunk, room))
-            room //= step
-            first = i // chunk * chunk
-            start = first + (i - first) // step * step
-            region.append(slice(start, min(start + step, first + chunk)))
-        return tuple(reversed(region))
 
     def _block(self, array: Any, frames: Sequence[slice]) -> Frame:
         """Return frames, whole planes; their axes last."""
@@ -152,6 +143,18 @@ class ZarrFrames:
         self._cache.clear()
         with self._lock:
             self._arrays.clear()
+
+
+def _block_around(index: Index, of_chunk: Sequence[int], room: int) -> tuple[slice, ...]:
+    """Return the frames that are decoded with one: those in its chunks, or as many of these as may be kept."""
+    region: list[slice] = []
+    for i, chunk in zip(reversed(index), reversed(of_chunk), strict=True):  # the fastest axes as a whole first
+        step = max(1, min(chunk, room))
+        room //= step
+        first = i // chunk * chunk
+        start = first + (i - first) // step * step
+        region.append(slice(start, min(start + step, first + chunk)))
+    return tuple(reversed(region))
 
 
 def _parts(shape: Sequence[int], chunk: tuple[int, int], most: int) -> Iterator[tuple[slice, slice, int]]:
