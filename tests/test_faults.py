@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from ome_writers import OMEStream, _stream, create_stream, recover
+from ome_writers import OMEStream, _begin, _stream, create_stream, recover
 from ome_writers._dataset import DatasetFolder
 from ome_writers._documents import Completeness
 from ome_writers._layout import Layout, plan_layout
@@ -598,7 +598,7 @@ CHILD = """
 import json, resource, signal, sys, threading
 import numpy as np
 from pathlib import Path
-from ome_writers import create_stream
+from ome_writers import create_begin, _stream
 from ome_writers.errors import WriteError
 from ome_writers.settings import AcquisitionSettings
 
@@ -743,7 +743,7 @@ def test_a_writer_that_raises(
     tmp_path: Path, method: str, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever a sink raises in a writer's thread: the caller gets it, close ends, and no frame is lost silently."""
-    monkeypatch.setattr(_stream, "load_backend", lambda name: FailingSink)
+    monkeypatch.setattr(_begin, "load_backend", lambda name: FailingSink)
     monkeypatch.setattr("ome_writers.engine._engine._SYNC_SECONDS", 0.0)
     FailingSink.method, FailingSink.error, FailingSink.left = method, error, 1
     axes = GEOMETRIES["several shards a frame" if method == "write_chunks" else "chunks of 3"]

@@ -274,7 +274,7 @@ def test_other_dimensions_are_named(tmp_path: Path) -> None:
     model = Acquisition(settings_for(tmp_path / "a.zarr", {"t": (8, 2), **YX}))
     with create_stream(model.settings) as stream:
         model.append(stream, 5)
-    with pytest.raises(ResumeError, match=r"dimensions is .*, was "):
+    with pytest.raises(ResumeError, match=r"dimension t: chunk_size is 4, was 2"):
         create_stream(settings_for(tmp_path / "a.zarr", {"t": (8, 4), **YX}), resume=True)
 
 
