@@ -598,7 +598,7 @@ CHILD = """
 import json, resource, signal, sys, threading
 import numpy as np
 from pathlib import Path
-from ome_writers import create_begin, _stream
+from ome_writers import create_stream
 from ome_writers.errors import WriteError
 from ome_writers.settings import AcquisitionSettings
 
