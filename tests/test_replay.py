@@ -375,6 +375,7 @@ def test_order_is_kept_with_several_readers(monkeypatch: pytest.MonkeyPatch) -> 
     generator = np.random.default_rng(1)
     waits = {index: float(wait) for index, wait in zip(np.ndindex(SHAPE), generator.random(24), strict=True)}
     recording = MadeUp(lambda index: time.sleep(waits[index] / 100))
+    recording.decodes = True
     indices = list(np.ndindex(SHAPE))[::-1]
     with Prefetch(recording, iter(indices)) as prefetch:
         for index, (pixels, metadata) in zip(indices, prefetch, strict=True):
@@ -408,7 +409,7 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_prefetch, "READ_AHEAD_BYTES", 96 * 5)
     read: list[Index] = []
     recording = MadeUp(read.append)
-    with Prefetch(recording, np.ndindex(SHAPE)) as prefetch:
+    with Prefetch(recording, np.ndindex(SHAPE), far=True) as prefetch:
         frames = iter(prefetch)
         for taken in range(1, 25):
             next(frames)
@@ -419,6 +420,21 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
             if taken == 10:
                 time.sleep(0.05)
                 assert len(read) == 14
+
+
+def test_sources_that_need_no_decoding_are_read_one_batch_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread reads them, and no further than one frame ahead: what is appended is still in the cache."""
+    monkeypatch.setattr(_prefetch, "_BATCH_BYTES", 96)
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    read: list[Index] = []
+    recording = MadeUp(read.append)
+    with Prefetch(recording, np.ndindex(SHAPE)) as prefetch:
+        frames = iter(prefetch)
+        for taken in range(1, 25):
+            next(frames)
+            time.sleep(0.002)
+            assert len(read) <= taken + 1
+    assert len(recording.threads) == 1
 
 
 def test_readers_end_when_nobody_takes_frames(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,15 +41,20 @@ class Prefetch:
         Where frames are read.
     indices : iterable of tuple of int
         Which ones, in which order.
+    far : bool
+        Whether to read ahead as far as memory allows, as for a camera's pace. Otherwise a source that needs no decoding
+        is read one batch ahead by one thread: writing takes all cores, and frames that are appended soon are still in
+        the processor's cache.
     """
 
-    def __init__(self, recording: Recording, indices: Iterable[Index]) -> None:
+    def __init__(self, recording: Recording, indices: Iterable[Index], *, far: bool = False) -> None:
         self._recording = recording
         self._indices = iter(indices)
         self._size = max(1, _BATCH_BYTES // recording.frame_bytes)
         room = READ_AHEAD_BYTES // (self._size * recording.frame_bytes)
-        self._readers = max(1, min(_MAX_READERS, os.cpu_count() or 1))
-        self._batches = max(2, min(room, 4 * self._readers))
+        self._readers = max(1, min(_MAX_READERS, os.cpu_count() or 1)) if recording.decodes else 1
+        wanted = room if far else 4 * self._readers if recording.decodes else 2
+        self._batches = max(2, min(room, wanted))
         self._pool = ThreadPoolExecutor(self._readers, thread_name_prefix="ome-writers-reader")
 
     def __enter__(self) -> Self:

@@ -107,6 +107,7 @@ class RegionRecording(Recording):
         self._recording = recording
         self.name = recording.name
         self.dtype = recording.dtype
+        self.decodes = recording.decodes
         stored = [d.name for d in settings.storage_index_dimensions]
         first = dict(zip(stored, region.origin, strict=True)) | _steps_of_array(settings, region.array)
         extent = dict(zip(stored, region.extent, strict=True))

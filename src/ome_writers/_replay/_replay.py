@@ -165,7 +165,7 @@ class _Run:
         left = range(first, max(first, self._last))
         began = self._shown = time.perf_counter()
         clock = None if self._fps is None else Clock(1 / self._fps)
-        with Prefetch(self._recording, self._walk.indices(left)) as prefetch:
+        with Prefetch(self._recording, self._walk.indices(left), far=self._fps is not None) as prefetch:
             frames = iter(prefetch)
             for run, recorded in self._walk.runs(left):
                 if not recorded:

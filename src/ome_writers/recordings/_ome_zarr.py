@@ -80,6 +80,7 @@ class OMEZarrRecording(Recording):
         self.name = str(path)
         self.dimensions = content.dimensions
         self.dtype = frames.dtype
+        self.decodes = True
         self.plate = content.plate
         self.present = content.present
         self.attributes = user_attributes(found.root)

@@ -41,6 +41,8 @@ class Recording(ABC):
     attributes : mapping
         What else is known of the whole recording: for each namespace (such as ``"micromanager"``) a mapping that JSON
         can hold, written as an attribute of the dataset's root group.
+    decodes : bool
+        Whether reading a frame takes computing, so that several threads should read.
     origin : tuple, optional
         Arguments, and keyword arguments, with which :func:`open_recording` opens it again in another process; None
         when that can't be done.
@@ -55,6 +57,7 @@ class Recording(ABC):
     plate: Plate | None = None
     present: npt.NDArray[np.bool_] | None = None
     attributes: Mapping[str, Mapping[str, Any]] = {}
+    decodes: bool = False
     origin: tuple[Any, Mapping[str, Any]] | None = None
 
     @property

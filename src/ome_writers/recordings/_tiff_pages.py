@@ -49,6 +49,11 @@ class TiffPixels:
             for kind, page in zip(kinds.tolist(), decoded[first].tolist(), strict=True):
                 self._learn(number, of_file.layouts[kind], page)
 
+    @property
+    def decodes(self) -> bool:
+        """Whether there are pages that have to be decoded."""
+        return bool(self._templates)
+
     def _learn(self, number: int, layout: Layout, page: int) -> None:
         of_file = self.pages[number]
         key = layout, of_file.order

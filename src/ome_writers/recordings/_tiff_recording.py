@@ -130,6 +130,7 @@ class TiffRecording(Recording):
         self._closed = False
         self.planes = planes
         self.pixels = pixels if isinstance(pixels, TiffPixels) else TiffPixels(pixels)
+        self.decodes = self.pixels.decodes
 
     def tell(self, metadata: PlaneMetadata | None) -> None:
         """Take what was recorded about frames."""
