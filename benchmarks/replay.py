@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import statistics
@@ -13,37 +12,18 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from ome_writers import create_stream, replay
 
-from ._measure import have_memory_free, peak_memory, reset_peak, wrong_frames
+from ._measure import peak_memory, reset_peak, wrong_frames
 from ._workloads import WORKLOADS, Frames, Workload
 
 _WORKLOAD = "sharded-blosc-lz4"
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What one run took.
-
-    Attributes
-    ----------
-    seconds : float
-        Until everything was read, or the dataset was closed.
-    growth_mb : float
-        By how much the process grew at most (resident memory).
-    wrong_frames : int
-        Frames that an independent reader found to differ.
-    """
-
-    seconds: float
-    growth_mb: float
-    wrong_frames: int = 0
 
 
 def _record(workload: Workload, path: Path) -> None:
@@ -88,80 +68,91 @@ CONTENDERS: dict[str, Callable[[Workload, Frames, Path, Path], None]] = {
 }
 
 
-def run(name: str, workload: Workload, source: Path) -> Outcome:
-    """Measure one contender, in this process."""
-    folder = Path(tempfile.mkdtemp(dir=source.parent, prefix="bench-"))
-    target = folder / "data.ome.zarr"
-    try:
-        small = workload.scaled(0).shrunk(64)  # imports are not measured
-        _record(small, folder / "small.ome.tif")
-        CONTENDERS[name](small, small.pixels(), folder / "small.ome.tif", folder / "small.ome.zarr")
-        pixels = workload.pixels()
-        have_memory_free(2 * workload.nbytes)
-        before, start = reset_peak(), time.perf_counter()
-        CONTENDERS[name](workload, pixels, source, target)
-        seconds = time.perf_counter() - start
-        growth = (peak_memory() - before) / 1e6
-        wrong = wrong_frames(workload, pixels, target) if target.exists() else 0
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    return Outcome(seconds, growth, wrong)
+def _seconds(name: str, workload: Workload, pixels: Frames, source: Path, target: Path) -> float:
+    start = time.perf_counter()
+    CONTENDERS[name](workload, pixels, source, target)
+    return time.perf_counter() - start
+
+
+def measure(workload: Workload, source: Path, runs: int) -> tuple[dict[str, list[float]], int]:
+    """Return the seconds of each contender in each run, and how many frames came out wrong.
+
+    The contenders take turns in one process, and each deletes what it wrote: so a virtual machine keeps the memory that
+    the files take. The first turn is not counted.
+    """
+    pixels, target = workload.pixels(), source.parent / "data.ome.zarr"
+    seconds: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+    wrong = 0
+    for turn in range(runs + 1):
+        for name in CONTENDERS:
+            took = _seconds(name, workload, pixels, source, target)
+            if turn:
+                seconds[name].append(took)
+            elif target.exists():
+                wrong += wrong_frames(workload, pixels, target)
+            shutil.rmtree(target, ignore_errors=True)
+    return seconds, wrong
+
+
+def growth(workload: Workload, source: Path) -> float:
+    """Return by how many MB this process grows at most (resident memory) while it replays."""
+    target = source.parent / "data.ome.zarr"
+    before = reset_peak()
+    _replay(workload, np.empty((0, 1, 1), np.uint16), source, target)
+    grown = (peak_memory() - before) / 1e6
+    shutil.rmtree(target, ignore_errors=True)
+    return grown
 
 
 def main(argv: list[str]) -> int:
     """Run the benchmark; return the exit status, 1 when a frame came out wrong."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.replay", description=__doc__)
-    parser.add_argument("--runs", type=int, default=3, help="interleaved runs; the table shows medians")
+    parser.add_argument("--runs", type=int, default=9, help="turns of each; the table shows medians")
     parser.add_argument("--scale", type=float, default=2.0, help="size of the recording in GiB")
     parser.add_argument("--side", type=int, help="side of a frame in pixels, for a quick look")
     shm = Path("/dev/shm")  # noqa: S108  a file system in memory, if there is one
     parser.add_argument("--scratch", type=Path, default=shm if shm.is_dir() else Path.cwd(), help="where data goes")
-    parser.add_argument("--one", choices=CONTENDERS, help=argparse.SUPPRESS)
-    parser.add_argument("--source", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--growth-of", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     workload = WORKLOADS[_WORKLOAD].scaled(args.scale)
     if args.side:
         workload = workload.shrunk(args.side)
-    if args.one:
-        outcome = run(args.one, workload, args.source)
-        sys.stdout.write(json.dumps([outcome.seconds, outcome.growth_mb, outcome.wrong_frames]) + "\n")
+    if args.growth_of:
+        sys.stdout.write(f"{growth(workload, args.growth_of)}\n")
         return 0
     folder = Path(tempfile.mkdtemp(dir=args.scratch, prefix="bench-"))
-    results: dict[str, list[Outcome]] = {name: [] for name in CONTENDERS}
     try:
         source = folder / "recording.ome.tif"
         _record(workload, source)
-        for _ in range(args.runs):
-            for name in CONTENDERS:
-                own = ["--one", name, "--source", str(source)]
-                command = [sys.executable, "-m", "benchmarks.replay", *argv, *own]
-                done = subprocess.run(command, capture_output=True, text=True, check=True)
-                results[name].append(Outcome(*json.loads(done.stdout.splitlines()[-1])))
+        command = [sys.executable, "-m", "benchmarks.replay", *argv, "--growth-of", str(source)]
+        grown = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+        seconds, wrong = measure(workload, source, args.runs)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    Console(width=None if sys.stdout.isatty() else 120).print(_table(workload, results))
-    return int(any(outcome.wrong_frames for outcomes in results.values() for outcome in outcomes))
+    Console(width=None if sys.stdout.isatty() else 120).print(_table(workload, seconds, grown, wrong))
+    return int(bool(wrong))
 
 
-def _table(workload: Workload, results: dict[str, list[Outcome]]) -> Table:
+def _table(workload: Workload, seconds: dict[str, list[float]], grown: float, wrong: int) -> Table:
+    turns = len(seconds["replayed"])
     table = Table(
-        title=f"{workload.nbytes / 1e9:.1f} GB OME-TIFF to sharded blosc-lz4; medians of "
-        f"{len(results['replayed'])} interleaved runs; {os.cpu_count()} cores"
+        title=f"{workload.nbytes / 1e9:.1f} GB OME-TIFF to sharded blosc-lz4; medians of {turns} turns; "
+        f"{os.cpu_count()} cores; {wrong} wrong frames"
     )
-    for column in ("", "GB/s", "of the slower of the other two", "RSS growth MB", "wrong frames"):
+    for column in ("", "GB/s", "of the slower of the other two", "quartiles", "RSS growth MB"):
         table.add_column(column, justify="left" if not column else "right")
-    alone = [name for name in results if name != "replayed"]
-    for name, outcomes in results.items():
-        ratios = [
-            max(results[other][run].seconds for other in alone) / outcome.seconds
-            for run, outcome in enumerate(outcomes)
-        ]
+    alone = [name for name in seconds if name != "replayed"]
+    slower = [max(of_turn) for of_turn in zip(*(seconds[name] for name in alone), strict=True)]
+    ratios = [other / ours for other, ours in zip(slower, seconds["replayed"], strict=True)]
+    low, middle, high = np.percentile(ratios, [25, 50, 75])
+    for name, of_name in seconds.items():
+        ours = name == "replayed"
         table.add_row(
             name,
-            f"{workload.nbytes / statistics.median(o.seconds for o in outcomes) / 1e9:.2f}",
-            f"{statistics.median(ratios):.2f}" if name == "replayed" else "",
-            f"{max(o.growth_mb for o in outcomes):.0f}",
-            str(sum(o.wrong_frames for o in outcomes)),
+            f"{workload.nbytes / statistics.median(of_name) / 1e9:.2f}",
+            f"{middle:.2f}" if ours else "",
+            f"{low:.2f} to {high:.2f}" if ours else "",
+            f"{grown:.0f}" if ours else "",
         )
     return table
 
