@@ -923,7 +923,7 @@ def test_files_that_are_cut_off(tmp_path: Path, durability: truncate.Durability)
     assert not tally.messages
 
 
-# ---- found by review -------------------------------------------------------------------------------------------------
+# ---- more ways to end ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("axes", [{}, {"p": (3,)}], ids=["one frame", "one frame each"])

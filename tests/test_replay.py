@@ -514,7 +514,7 @@ def test_clock_tells_a_slow_source_from_a_stall(monkeypatch: pytest.MonkeyPatch)
     assert (clock.late, clock.awaited) == (6, 1)
 
 
-# ---- arguments and destinations ---------------------------------------------------------------------------------------
+# ---- arguments and destinations --------------------------------------------------------------------------------------
 
 
 def test_a_dataset_is_not_written_into_its_source(tmp_path: Path) -> None:
