@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -119,34 +119,27 @@ class RegionRecording(Recording):
         names = [d.name for d in recording.dimensions[:-2]]
         self._first = [first.get(name, 0) for name in names]
         self._places = [next((i for i, d in enumerate(own) if d.name == name), None) for name in names]
-        self.present = self._present([d.name for d in own], extent, names)
+        self.present = self._present()
 
-    def _present(self, own: list[str], extent: Mapping[str, int], names: list[str]) -> npt.NDArray[np.bool_]:
-        present = np.zeros([extent[name] for name in own], np.bool_)
-        whole = self._recording.present
-        box, inside = [], []
-        for name, first, count in zip(names, self._first, self._recording.index_shape, strict=True):
-            if name in extent:
-                stop = min(first + extent[name], count)
-                box.append(slice(first, stop))
-            else:
-                box.append(first)  # type: ignore[arg-type]
-        for name in own:
-            place = names.index(name)
-            inside.append(slice(0, min(extent[name], self._recording.index_shape[place] - self._first[place])))
-        if whole is None:
-            present[tuple(inside)] = True
-        else:
-            of_box = whole[tuple(box)]  # its axes are those of the recording that the region has
-            order = [name for name in names if name in extent]
-            present[tuple(inside)] = of_box.transpose([order.index(name) for name in own])
+    def _present(self) -> npt.NDArray[np.bool_]:
+        """Return which frames of the region lie in the recording, and are there."""
+        steps = np.meshgrid(*map(np.arange, self.index_shape), indexing="ij", sparse=True)
+        places = self._whole(steps)
+        counts = self._recording.index_shape
+        present = np.ones(self.index_shape, np.bool_)
+        for place, count in zip(places, counts, strict=True):
+            present &= place < count
+        if self._recording.present is not None:
+            inside = tuple(np.minimum(place, count - 1) for place, count in zip(places, counts, strict=True))
+            present &= self._recording.present[inside]
         return present
 
     def read(self, index: Index, out: Frame) -> None:
         """Read a frame of the whole recording."""
         self._recording.read(self._whole(index), out)
 
-    def _whole(self, index: Index) -> Index:
+    def _whole(self, index: Sequence[Any]) -> tuple[Any, ...]:
+        """Return where frames of the region, given by their steps along each of its dimensions, are in the whole."""
         return tuple(
             first if place is None else first + index[place]
             for first, place in zip(self._first, self._places, strict=True)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 from rich.tree import Tree
 
 from ome_writers._info import Outline, describe
 
-from ._options import READ_OPTIONS, Shape, image_of
-from ._options import shape as shape_of
+from ._options import READ_OPTIONS, Axes, ImageChoice, Offset, RawDtype, RawShape, image_of
 from ._output import AsJson, Output, Quiet, hints_of_options
 
 
@@ -21,23 +20,11 @@ def info(
     count_bytes: Annotated[
         bool, typer.Option("--bytes/--no-bytes", help="Whether to add up the bytes of all files; slow for millions.")
     ] = True,
-    axes: Annotated[
-        Optional[str],  # noqa: UP045  typer reads this at run time
-        typer.Option(help="Dimensions of a .npy or raw file, slowest first, such as tcyx."),
-    ] = None,
-    shape: Annotated[
-        Optional[Shape],  # noqa: UP045
-        typer.Option(metavar="N,N,...", parser=shape_of, help="Shape of a raw file."),
-    ] = None,
-    dtype: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="Pixel type of a raw file, such as uint16."),
-    ] = None,
-    offset: Annotated[int, typer.Option(min=0, help="Bytes before the first frame of a raw file.")] = 0,
-    image: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(metavar="N|NAME", help="Image of a recording that has several."),
-    ] = None,
+    axes: Axes = None,
+    shape: RawShape = None,
+    dtype: RawDtype = None,
+    offset: Offset = 0,
+    image: ImageChoice = None,
 ) -> None:
     """Show what a dataset holds: images, axes, chunks, codecs, channels, and how far it is complete.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Final, get_args
+from typing import Annotated, Final, Optional, get_args
 
 import typer
 
@@ -67,6 +67,27 @@ def shape(text: str) -> Shape:
     if not all(part.isdecimal() and 0 < int(part) < _LARGEST for part in found):
         raise typer.BadParameter(f"{text!r} is not allowed; give steps of 1 or more, such as 100,512,512")
     return Shape(map(int, found))
+
+
+# options that several commands have in common
+
+Axes = Annotated[
+    Optional[str],  # noqa: UP045  typer reads these at run time
+    typer.Option(help="Dimensions of a source that does not say so, slowest first, such as tcyx or t,angle,y,x."),
+]
+RawShape = Annotated[
+    Optional[Shape],  # noqa: UP045
+    typer.Option(metavar="N,N,...", parser=shape, help="Shape of a raw file."),
+]
+RawDtype = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="Pixel type of a raw file, such as uint16, or >u2 for the other byte order."),
+]
+Offset = Annotated[int, typer.Option(min=0, help="Bytes before the first frame of a raw file.")]
+ImageChoice = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(metavar="N|NAME", help="Image of a source that has several, by number from 0 or name."),
+]
 
 
 def frame_size(text: str) -> Shape:

@@ -33,8 +33,20 @@ from ome_writers.recordings import Recording, open_recording
 from ome_writers.settings import AcquisitionSettings, Backend, Compression, Dimension
 
 from ._demo import format_of, with_suffix
-from ._options import READ_OPTIONS, Names, Shape, Sizes, image_of, names, positive, sizes
-from ._options import shape as shape_of
+from ._options import (
+    READ_OPTIONS,
+    Axes,
+    ImageChoice,
+    Names,
+    Offset,
+    RawDtype,
+    RawShape,
+    Sizes,
+    image_of,
+    names,
+    positive,
+    sizes,
+)
 from ._output import INTERRUPTED, AsJson, Output, Quiet, hints, hints_of_options, stop_at_interrupt, this_command
 
 if TYPE_CHECKING:
@@ -99,23 +111,11 @@ def replay(
             metavar="t=N,y=N,...", parser=sizes, help="Chunks in a shard along some dimensions; others are planned."
         ),
     ] = None,
-    axes: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="Dimensions of a source that does not say so, slowest first, such as tcyx or t,angle,y,x."),
-    ] = None,
-    shape: Annotated[
-        Optional[Shape],  # noqa: UP045
-        typer.Option(metavar="N,N,...", parser=shape_of, help="Shape of a raw file."),
-    ] = None,
-    dtype: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="Pixel type of a raw file, such as uint16, or >u2 for the other byte order."),
-    ] = None,
-    offset: Annotated[int, typer.Option(min=0, help="Bytes before the first frame of a raw file.")] = 0,
-    image: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(metavar="N|NAME", help="Image of a source that has several, by number from 0 or name."),
-    ] = None,
+    axes: Axes = None,
+    shape: RawShape = None,
+    dtype: RawDtype = None,
+    offset: Offset = 0,
+    image: ImageChoice = None,
     skip_missing: Annotated[
         bool, typer.Option("--skip-missing", help="Leave out frames that are missing in the source.")
     ] = False,
