@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -140,19 +142,11 @@ def reopen(settings: AcquisitionSettings, folder: DatasetFolder, sink_class: typ
             "backend 'direct', which writes the same arrays."
         )
     Begun.read(folder)  # before the lock is made in a folder that is none of ours
-    lock = None
-    try:
-        lock = DatasetLock(folder.root)
+    with _locked(folder) as lock:
         name, whole = sink_class.capabilities.name, issubclass(sink_class, BlockSink)
         earlier = continuation(folder, settings, backend=name, whole_blocks=whole)
         sink_class.check(earlier.plan)
         groups = frozenset(hierarchy(settings, earlier.plan.layout, version=__version__))
-    except BaseException as error:
-        if lock is not None:
-            lock.release()
-        if isinstance(error, OSError) and not isinstance(error, OMEWritersError):
-            raise WriteError(f"{folder.root} can't be resumed: {error}") from error
-        raise
     return OpenDataset(settings, folder, groups, earlier.plan, sink_class, lock, earlier)
 
 
@@ -165,9 +159,7 @@ def complete_only(settings: AcquisitionSettings, folder: DatasetFolder, sink_cla
         As :func:`reopen`.
     """
     begun = Begun.read(folder)
-    lock = None
-    try:
-        lock = DatasetLock(folder.root)
+    with _locked(folder) as lock:
         check_same_data(settings, begun)
         report = complete_dataset(folder, begun)
         Begun(settings, sink_class.capabilities.name, begun.always_sharded).write(folder)
@@ -175,16 +167,25 @@ def complete_only(settings: AcquisitionSettings, folder: DatasetFolder, sink_cla
         groups = frozenset(hierarchy(settings, plan.layout, version=__version__))
         now = (report.frames_expected, report.frames_taken, report.frames_written, report.frames_skipped, report.lost)
         Completeness(*now).write(folder)  # not closed: recovery looks again after a crash
+    there = np.ones(report.frames_taken, np.bool_)
+    for run in report.lost:
+        there[run.start : run.stop] = False
+    return OpenDataset(settings, folder, groups, plan, sink_class, lock, frames_on_disk=np.flatnonzero(there))
+
+
+@contextmanager
+def _locked(folder: DatasetFolder) -> Iterator[DatasetLock]:
+    """Take the lock of a dataset that was begun before, and give it back after an error."""
+    lock = None
+    try:
+        lock = DatasetLock(folder.root)
+        yield lock
     except BaseException as error:
         if lock is not None:
             lock.release()
         if isinstance(error, OSError) and not isinstance(error, OMEWritersError):
             raise WriteError(f"{folder.root} can't be resumed: {error}") from error
         raise
-    there = np.ones(report.frames_taken, np.bool_)
-    for run in report.lost:
-        there[run.start : run.stop] = False
-    return OpenDataset(settings, folder, groups, plan, sink_class, lock, frames_on_disk=np.flatnonzero(there))
 
 
 def _absolute(path: str) -> Path:

@@ -244,11 +244,11 @@ def _bare_image(path: str, node: Node) -> FoundImage:
 
 
 def _image(root: Path, path: str, group: Node, well: tuple[str, str] | None = None) -> FoundImage:
-    multiscales = group.ome.get("multiscales")
     folder = group.folder
-    if group.array is not None or not entries(multiscales, folder, "multiscales"):
+    multiscales = entries(group.ome.get("multiscales"), folder, "multiscales")
+    if group.array is not None or not multiscales:
         raise RecordingError(f"{folder}: image {path!r} has no multiscales in its metadata")
-    multiscale: Mapping[str, Any] = multiscales[0]  # type: ignore[index]
+    multiscale = multiscales[0]
     datasets = entries(multiscale.get("datasets"), folder, "datasets of multiscales")
     if not datasets or not isinstance(datasets[0].get("path"), str):
         raise RecordingError(f"{folder}: multiscales name no array; datasets should have a path")
@@ -267,7 +267,7 @@ def _image(root: Path, path: str, group: Node, well: tuple[str, str] | None = No
         name=multiscale["name"] if isinstance(multiscale.get("name"), str) else None,
         channels=tuple(c for c in channels if isinstance(c, Mapping)) if isinstance(channels, list) else (),
         own=own if isinstance(own, Mapping) else {},
-        multiscales=multiscales,  # type: ignore[arg-type]
+        multiscales=multiscales,
         well=well,
     )
 
@@ -315,9 +315,9 @@ def _apply(
     for place, value in enumerate(numbers):
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise RecordingError(f"{folder}: the {kind} in coordinateTransformations holds {value!r}, no number")
+        shift, factor = translation[place], scale[place]
         if kind == "translation":
-            translation[place] = (translation[place] or 0.0) + float(value)
-            continue
-        scale[place] = (1.0 if scale[place] is None else scale[place]) * float(value)  # type: ignore[operator]
-        if translation[place] is not None:
-            translation[place] = translation[place] * float(value)  # type: ignore[operator]
+            translation[place] = (shift or 0.0) + float(value)
+        else:
+            scale[place] = (1.0 if factor is None else factor) * float(value)
+            translation[place] = None if shift is None else shift * float(value)
