@@ -19,13 +19,12 @@ from ome_writers.settings import Channel, Dimension
 from ome_writers.settings._units import SPACE_UNITS
 
 from ._ome_metadata import factor_to, unit_name
-from ._plain_tiff import with_samples
 from ._recording import Index
 from ._source_names import channels_of, json_value
 from ._sources import ReadOptions
 from ._tiff_axes import resolution
 from ._tiff_ifds import TiffFile
-from ._tiff_recording import Planes, TiffRecording, counted, finite, positive
+from ._tiff_recording import Planes, TiffRecording, counted, finite, positive, with_samples
 from ._tifffile import opened
 
 _TIME_WORDS: Final = {

@@ -30,13 +30,12 @@ from ._micromanager_metadata import (
     slowest_first,
     standard_dimension,
 )
-from ._plain_tiff import with_samples
 from ._source_names import json_value
 from ._sources import ReadOptions
 from ._tiff_ifds import TiffFile
 from ._tiff_layout import TiffPages
 from ._tiff_pages import TiffPixels
-from ._tiff_recording import Planes, TiffRecording, counted, frame_dimensions, grid_fits, sparse_planes
+from ._tiff_recording import Planes, TiffRecording, counted, frame_dimensions, grid_fits, sparse_planes, with_samples
 
 _HEADER: Final = 54773648
 _INDEX: Final = 3453623

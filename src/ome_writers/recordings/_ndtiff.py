@@ -32,13 +32,12 @@ from ._micromanager_metadata import (
     slowest_first,
     standard_dimension,
 )
-from ._plain_tiff import with_samples
 from ._source_names import json_value, label
 from ._sources import ReadOptions
 from ._tiff_ifds import TiffFile
 from ._tiff_layout import Layout, TiffPages
 from ._tiff_pages import TiffPixels
-from ._tiff_recording import Planes, TiffRecording, counted, frame_dimensions, sparse_planes
+from ._tiff_recording import Planes, TiffRecording, counted, frame_dimensions, sparse_planes, with_samples
 
 _NAMES: Final = {"time": "t", "position": "p", "channel": "c", "z": "z"}
 _BITS: Final = {0: (8, 1), 1: (16, 1), 2: (8, 3), 3: (16, 1), 4: (16, 1), 5: (16, 1), 6: (16, 1)}

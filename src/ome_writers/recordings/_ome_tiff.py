@@ -14,12 +14,11 @@ from ome_writers.settings import Dimension, Position
 
 from ._ome_files import Source, files_of, path_of, source_of
 from ._ome_metadata import Block, OMEImage, OMEPlanes, OMEPlate, channels_along
-from ._plain_tiff import with_samples
 from ._source_names import json_value, position_names
 from ._sources import ReadOptions
 from ._tiff_ifds import TiffFile
 from ._tiff_layout import Layout, TiffPages
-from ._tiff_recording import Planes, TiffRecording, counted, frame_dimensions, sparse_planes
+from ._tiff_recording import Planes, TiffRecording, counted, frame_dimensions, sparse_planes, with_samples
 
 _SHOWN: Final = 6  # images that a message lists
 _EVERYTHING: Final = Block(None, (0, 0, 0), None, None, None)

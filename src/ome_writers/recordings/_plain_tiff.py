@@ -10,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ome_writers.errors import RecordingError
-from ome_writers.settings import Channel, Dimension
+from ome_writers.settings import Dimension
 
 from ._axes import dimensions_of
 from ._sources import ReadOptions
 from ._tiff_axes import Size, frame_of, named_axes, resolution, split_pages
 from ._tiff_ifds import TiffFile
 from ._tiff_layout import TiffPages
-from ._tiff_recording import Planes, TiffRecording, counted, sample_channels
+from ._tiff_recording import Planes, TiffRecording, with_samples
 from ._tifffile import listening, opened
 
 _KINDS: Final = frozenset({"shaped", "lsm", "stk", "fluoview", "nih", "scanimage", "tvips", "mdgel", "astrotiff"})
@@ -98,28 +98,6 @@ def _recording(
         dimensions, planes = with_samples(dimensions, planes, layout.samples)
     frame = frame_of(layout.height, layout.width, sizes)
     return PlainTiffRecording(str(path), [*dimensions, *frame], planes, [pages])
-
-
-def with_samples(dimensions: list[Dimension], planes: Planes, samples: int) -> tuple[list[Dimension], Planes]:
-    """Return dimensions and planes with the samples of pages as channels: the fastest dimension.
-
-    Where there are channels already, each sample of each of them is one.
-    """
-    if samples == 1:
-        return dimensions, planes
-    planes = planes.with_samples(samples)
-    place = next((n for n, d in enumerate(dimensions) if d.type == "channel"), None)
-    if place is None:
-        return [*dimensions, counted("c", samples, coords=sample_channels(samples))], planes
-    outer = dimensions[place]
-    rest = [d for d in dimensions if d is not outer]
-    named = [c for c in outer.coords or () if isinstance(c, Channel)]
-    named = named or [Channel(name=f"C{n}") for n in range(outer.count or 1)]
-    for array in ("files", "pages", "samples"):
-        setattr(planes, array, np.moveaxis(getattr(planes, array), place, -2))
-    channels = counted(outer.name, len(named) * samples, coords=sample_channels(samples, named), type="channel")
-    dimensions = [*rest, channels]
-    return dimensions, planes.reshaped([d.count or 1 for d in dimensions])
 
 
 # ---- files whose axes tifffile knows -------------------------------------------------------------------------------

@@ -94,6 +94,28 @@ def sparse_planes(source: str, counts: Sequence[int], frames: int) -> Planes:
     return Planes.empty(counts)
 
 
+def with_samples(dimensions: list[Dimension], planes: Planes, samples: int) -> tuple[list[Dimension], Planes]:
+    """Return dimensions and planes with the samples of pages as channels: the fastest dimension.
+
+    Where there are channels already, each sample of each of them is one.
+    """
+    if samples == 1:
+        return dimensions, planes
+    planes = planes.with_samples(samples)
+    place = next((n for n, d in enumerate(dimensions) if d.type == "channel"), None)
+    if place is None:
+        return [*dimensions, counted("c", samples, coords=sample_channels(samples))], planes
+    outer = dimensions[place]
+    rest = [d for d in dimensions if d is not outer]
+    named = [c for c in outer.coords or () if isinstance(c, Channel)]
+    named = named or [Channel(name=f"C{n}") for n in range(outer.count or 1)]
+    for array in ("files", "pages", "samples"):
+        setattr(planes, array, np.moveaxis(getattr(planes, array), place, -2))
+    channels = counted(outer.name, len(named) * samples, coords=sample_channels(samples, named), type="channel")
+    dimensions = [*rest, channels]
+    return dimensions, planes.reshaped([d.count or 1 for d in dimensions])
+
+
 class PlaneMetadata(Protocol):
     """What was recorded about frames."""
 
