@@ -217,7 +217,7 @@ def test_closed_stream_takes_nothing(tmp_path: Path, backend: str) -> None:
 @pytest.mark.parametrize(
     "metadata",
     [
-        {"a": object()},
+        {"a": len},
         {"a": float("nan")},
         {"a": [float("inf")]},
         {1: "a"},

@@ -135,7 +135,7 @@ def build(
             assembly = BlockAssembly(sink, plan.geometry, router, memory.extent)
         else:
             assembly = BatchAssembly(sink, plan.geometry, router, batch or memory.extent[0])
-    pool = BufferPool(memory.buffer_bytes, memory.buffers, buffer)
+    pool = BufferPool(memory.buffer_bytes, memory.buffers, buffer, ahead=memory.ahead)
     workers = Workers(memory.workers)
     path = folder / "frames.jsonl"
     records = RecordLog(path, [image.path for image in layout.images])

@@ -90,7 +90,9 @@ class OMEStream:
                 router=self._router,
                 geometry=plan.geometry,
                 array_paths=[image.array_path for image in plan.layout.images],
-                pool=BufferPool(memory.buffer_bytes, memory.buffers, settings.buffer, ready=memory.ready),
+                pool=BufferPool(
+                    memory.buffer_bytes, memory.buffers, settings.buffer, ready=memory.ready, ahead=memory.ahead
+                ),
                 workers=workers,
                 records=self._records,
                 fates=self._fates,

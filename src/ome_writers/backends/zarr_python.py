@@ -34,7 +34,7 @@ class ZarrPythonSink(BlockSink):
         compressions=frozenset({"none", "zstd", "blosc-zstd", "blosc-lz4"}),
         shuffles=frozenset({"none", "byte", "bit"}),
         checksum=True,
-        workers=1,
+        workers=2,  # while one waits for the library's event loop or the disk, the other one copies
         copies=2.0,  # the encoded chunks, and the shard that they are joined to
     )
 

@@ -140,6 +140,7 @@ class Engine:
         self._forked = False
         self._lock = threading.RLock()  # of the caller's side
         workers.when_idle = self._when_idle
+        workers.ahead = pool.make_ahead
         # of the workers' side
         self._state = threading.Lock()
         self._ready: deque[Parcel] = deque()  # small ones, for whichever worker is free

@@ -37,6 +37,8 @@ class MemoryPlan:
         The most buffers in use at once.
     ready : int
         How many of them to make before the first frame.
+    ahead : int
+        How many of them to make before they are needed, those that are ready among them.
     workers : int
         Threads that write.
     """
@@ -45,6 +47,7 @@ class MemoryPlan:
     buffer_bytes: int
     buffers: int
     ready: int
+    ahead: int
     workers: int
 
 
@@ -90,10 +93,12 @@ def plan_memory(sink: type[Sink], plan: WritePlan, settings: BufferSettings) -> 
         in_hand = -(-count // pieces)
         # every worker should have work in its hands while the open parcels are filled; one worker makes do with less
         if buffers >= needed + (in_hand if count > 1 else 0):
+            most = buffers if parcels is None else min(buffers, parcels)  # that are ever used
+            ready = min(most, needed + in_hand)
+            ahead = min(most, needed + in_hand + _WAITING_BYTES // parcel_bytes)
             if settings.max_bytes is None:
                 buffers = min(buffers, needed + in_hand + _WAITING_BYTES // parcel_bytes)
-            ready = min(buffers, needed + in_hand)
-            return MemoryPlan(extent, parcel_bytes, buffers, ready if parcels is None else min(ready, parcels), count)
+            return MemoryPlan(extent, parcel_bytes, buffers, ready, ahead, count)
     raise BufferTooSmallError(_explain(layout, caps.name, reason, needed, parcel_bytes, taken, allowed))
 
 

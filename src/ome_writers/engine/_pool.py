@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Final
@@ -21,7 +21,9 @@ _POLL_SECONDS: Final = 0.1
 """A wait is cut in pieces, since a lock can't be interrupted by Ctrl-C on Windows."""
 
 _SLAB_BYTES: Final = 1 << 23
-"""Small buffers are made together, as many as fit into this."""
+"""Small buffers are made together, as many as fit into this, and no more than :data:`_SLAB_BUFFERS`."""
+
+_SLAB_BUFFERS: Final = 256  # making more takes longer than a caller should wait
 
 
 class BufferPool:
@@ -37,7 +39,10 @@ class BufferPool:
         What to do when all are in use.
     ready : int
         How many buffers are made at once, their memory touched: the first use of a page costs far more than the next,
-        and a camera would feel it. The others are made when they are needed.
+        and a camera would feel it.
+    ahead : int
+        How many buffers :meth:`make_ahead` makes, those that are ready among them. The others are made when they are
+        needed.
 
     Attributes
     ----------
@@ -47,23 +52,26 @@ class BufferPool:
         How long callers have waited for a buffer in all.
     """
 
-    def __init__(self, buffer_bytes: int, limit: int, settings: BufferSettings, *, ready: int = 0) -> None:
+    def __init__(
+        self, buffer_bytes: int, limit: int, settings: BufferSettings, *, ready: int = 0, ahead: int = 0
+    ) -> None:
         self.buffer_bytes = buffer_bytes
         self.limit = limit
         self.used = 0
         self.most_used = 0
         self.stalled_seconds = 0.0
         self._settings = settings
-        # zeros() would leave the pages to be mapped at their first use
         self._free: list[Buffer] = [
-            np.full(buffer_bytes, 0, np.uint8) for _ in range(min(ready, limit))
+            *self._touched(min(ready, limit))
         ]  # last in, first out: memory that was touched last is warm
         # no Condition: its methods are Python, so that Ctrl-C in the wrong moment leaves it locked
         self._lock = threading.Lock()
         self._waiting = False
         self._freed: SimpleQueue[None] = SimpleQueue()  # one entry when somebody waits and a buffer was released
         self._made = len(self._free)
-        self._at_once = max(1, min(_SLAB_BYTES // buffer_bytes, limit // 4))
+        self._ahead = min(ahead, limit)
+        self._making = threading.Lock()  # held while a buffer is made ahead
+        self._at_once = max(1, min(_SLAB_BYTES // buffer_bytes, _SLAB_BUFFERS, limit // 4))
 
     def acquire(self, raise_if_failed: Callable[[], Any]) -> Buffer:
         """Return a buffer, new and all 0 or as it was when it was released, waiting for one if the settings say so.
@@ -103,11 +111,45 @@ class BufferPool:
                 self.used -= 1
             raise
 
+    def make_ahead(self) -> bool:
+        """Make a buffer for later, or several small ones, unless there are enough; any thread may call this.
+
+        Returns
+        -------
+        bool
+            Whether any was made.
+        """
+        with self._making:
+            with self._lock:
+                count = min(self._at_once, self._ahead - self._made)
+                if count <= 0:
+                    return False
+                self._made += count
+            try:
+                buffers = self._touched(count)
+            except MemoryError:  # raised in acquire, if it is needed
+                with self._lock:
+                    self._made -= count
+                return False
+            with self._lock:
+                self._free[:0] = buffers
+            return True
+
+    def _touched(self, count: int) -> Iterable[Buffer]:
+        """Return new buffers, their memory touched; zeros() would leave the pages to be mapped at their first use."""
+        return np.full((count, self.buffer_bytes), 0, np.uint8)
+
     def _more(self) -> Buffer:
         """Make a buffer; small ones several at once, since the system gives large pieces of memory in large pages."""
-        with self._lock:
-            count = max(1, min(self._at_once, self.limit - self._made))
-            self._made += count
+        while True:
+            with self._lock:
+                if self._free:
+                    return self._free.pop()
+                if count := min(self._at_once, self.limit - self._made):
+                    self._made += count
+                    break
+            with self._making:  # the last one is being made
+                pass
         first, *others = np.zeros((count, self.buffer_bytes), np.uint8)
         if others:
             with self._lock:

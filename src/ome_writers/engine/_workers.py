@@ -18,8 +18,11 @@ _IDLE_SECONDS: Final = 0.25
 class Workers:
     """A fixed number of threads that carry out tasks in the order in which they were submitted.
 
+    On Linux they are batch threads (sched(7), SCHED_BATCH): one that wakes up does not interrupt the thread that copies
+    a frame, and gets as much of the processor as before.
+
     A task must not raise: whoever submits it catches what it does. Threads without work call ``when_idle`` from time to
-    time.
+    time, and one of them calls ``ahead`` until it returns False.
 
     Parameters
     ----------
@@ -32,6 +35,8 @@ class Workers:
         self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._pending = 0
         self.when_idle: Callable[[], None] | None = None
+        self.ahead: Callable[[], bool] | None = None
+        self._working_ahead = threading.Lock()
         # no Condition: its methods are Python, so that Ctrl-C in the wrong moment leaves it locked
         self._lock = threading.Lock()
         self._waiting = False
@@ -80,6 +85,8 @@ class Workers:
             self._tasks.put(None)
 
     def _run(self) -> None:
+        with suppress(AttributeError, OSError):  # not Linux, or not allowed
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         try:
             while (task := self._next()) is not None:
                 try:
@@ -93,10 +100,21 @@ class Workers:
     def _next(self) -> Callable[[], None] | None:
         while True:
             try:
-                return self._tasks.get(timeout=_IDLE_SECONDS)
+                return self._tasks.get(timeout=0 if self._work_ahead() else _IDLE_SECONDS)
             except Empty:
                 if self.when_idle is not None:
                     self.when_idle()
+
+    def _work_ahead(self) -> bool:
+        """If there is no task, do something that is not urgent; return whether there may be more of it to do."""
+        if self.ahead is None or not self._tasks.empty() or not self._working_ahead.acquire(blocking=False):
+            return False
+        try:
+            if self.ahead is not None and not self.ahead():
+                self.ahead = None
+        finally:
+            self._working_ahead.release()
+        return self.ahead is not None
 
     def _count_done(self) -> None:
         with self._lock:

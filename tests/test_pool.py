@@ -1,0 +1,129 @@
+"""The memory for frames, made before it is needed, and the threads that make it when they have nothing else to do."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import psutil
+import pytest
+
+from ome_writers.engine import BufferPool, Workers
+from ome_writers.errors import BufferFullError
+from ome_writers.settings import BufferSettings
+from ome_writers.testing.datasets import acquisition
+from ome_writers.testing.faults import MemoryLayerSink
+from test_engine import build
+
+LIMIT = 5.0  # s; what takes longer than that hangs
+
+Buffers = list[npt.NDArray[np.uint8]]
+
+
+def test_memory_made_ahead_keeps_the_limit() -> None:
+    """Buffers are made ahead up to their number, and never more than may be in use."""
+    pool = BufferPool(8, 40, BufferSettings(), ready=1, ahead=25)
+    assert [pool.make_ahead() for _ in range(4)] == [True, True, True, False]  # several small ones together
+    assert (pool.used, pool.most_used) == (0, 0)
+    buffers = [pool.acquire(lambda: None) for _ in range(40)]
+    assert not any(buffer.any() for buffer in buffers)
+    assert len({buffer.ctypes.data for buffer in buffers}) == 40
+    assert not pool.make_ahead()
+
+
+def test_memory_made_ahead_is_touched() -> None:
+    """The pages of memory that was made ahead are there when a frame comes."""
+    large = 40 << 20  # the allocator takes so much from the system, and gives it back
+    pool = BufferPool(large, 3, BufferSettings(), ready=1, ahead=2)
+    before = psutil.Process().memory_info().rss
+    assert [pool.make_ahead() for _ in range(2)] == [True, False]
+    assert psutil.Process().memory_info().rss - before > large * 3 // 4
+
+
+def test_a_caller_waits_for_the_last_buffer_while_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the last buffer that the limit allows is made ahead, acquire waits for it and makes no other one."""
+    pool = BufferPool(8, 2, BufferSettings(on_full="raise"), ready=1, ahead=2)
+    pool.acquire(lambda: None)
+    begun, gate, made = threading.Event(), threading.Event(), Buffers()
+
+    def slowly(_: BufferPool, count: int) -> Buffers:
+        begun.set()
+        assert gate.wait(LIMIT)
+        made.extend(np.zeros((count, 8), np.uint8))
+        return made
+
+    monkeypatch.setattr(BufferPool, "_touched", slowly)
+    maker = threading.Thread(target=pool.make_ahead)
+    maker.start()
+    assert begun.wait(LIMIT)
+    threading.Timer(0.05, gate.set).start()
+    assert pool.acquire(lambda: None) is made[0]
+    maker.join()
+    with pytest.raises(BufferFullError):
+        pool.acquire(lambda: None)
+
+
+def test_memory_that_can_not_be_made_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no memory for later, nothing fails, and acquire tries again when it is needed."""
+    pool = BufferPool(8, 2, BufferSettings(), ahead=2)
+
+    def fail(_: BufferPool, count: int) -> Buffers:
+        raise MemoryError
+
+    monkeypatch.setattr(BufferPool, "_touched", fail)
+    assert not pool.make_ahead()
+    assert all(pool.acquire(lambda: None).size == 8 for _ in range(2))
+
+
+def test_workers_make_memory_while_they_have_nothing_else_to_do(tmp_path: Path) -> None:
+    """When storage keeps up, the memory for what may wait is made by the workers, not while the caller appends."""
+    rig = build(acquisition({"t": (200,), "y": (64,), "x": (64,)}), tmp_path, MemoryLayerSink)
+    rig.append_numbered(1)
+    end = time.monotonic() + LIMIT
+    while rig.pool._made < 200:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    rig.append_numbered(199)
+    rig.close()
+    assert [int(frame[0, 0]) for frame in rig.written()[0]] == [n % 65535 + 1 for n in range(200)]
+
+
+def test_workers_do_tasks_before_what_is_not_urgent() -> None:
+    """What is not urgent is done by one worker at a time, never while tasks wait, and until it says that it is done."""
+    workers, done, running = Workers(2), list[str](), list[int]()
+
+    def ahead() -> bool:
+        running.append(1)
+        assert len(running) == 1
+        done.append("ahead")
+        time.sleep(0.01)
+        running.pop()
+        return done.count("ahead") < 5
+
+    workers.ahead = ahead
+    for _ in range(50):
+        workers.submit(lambda: done.append("task"))
+    workers.wait()
+    assert done[:50] == ["task"] * 50 or done.count("ahead") <= 1
+    end = time.monotonic() + LIMIT
+    while done.count("ahead") < 5:
+        assert time.monotonic() < end
+        workers.submit(lambda: None)
+        time.sleep(0.01)
+    workers.stop()
+    assert done.count("ahead") == 5
+    assert workers.ahead is None
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="schedulers of Linux")
+def test_workers_do_not_interrupt_their_caller() -> None:
+    """Threads that write are batch threads to the scheduler: one that wakes up lets a thread that copies go on."""
+    workers, found = Workers(1), list[int]()
+    workers.submit(lambda: found.append(os.sched_getscheduler(0)))
+    workers.stop()
+    assert found == [os.SCHED_BATCH]
+    assert os.sched_getscheduler(0) != os.SCHED_BATCH
