@@ -56,21 +56,25 @@ def main(argv: list[str]) -> int:
     for run in range(args.runs):
         for workload in workloads:
             for contender in _contenders(workload, args.backend):
-                if sys.stderr.isatty():
-                    print(f"\rrun {run + 1}: {workload.name}, {contender:24}", end="\r", file=sys.stderr, flush=True)
                 done = measure(contender, workload, args.scratch)
                 results.setdefault((workload.name, contender), []).append(done)
+                rate = f"{done.gigabytes_per_second:.2f} GB/s"
+                print(f"run {run + 1}: {workload.name}, {contender}: {rate}", file=sys.stderr, flush=True)
+                if args.json:  # after each, since all of them take long
+                    _save(results, args.json)
     CACHED_FILE.unlink(missing_ok=True)
     title = f"medians of {args.runs} interleaved runs; {_machine()}"
     console.print(comparison(results, title))
     if any(contender in (f"{name} loop" for name in args.backend) for _, contender in results):
         console.print(overhead(results, args.backend))
-    if args.json:
-        rows = [{"workload": w, "contender": c, "runs": [asdict(m) for m in runs]} for (w, c), runs in results.items()]
-        args.json.write_text(json.dumps({"machine": _machine(), "rows": rows}, indent=2))
     if args.plot:
         picture(results, args.plot, title)
     return int(any(m.wrong_frames for runs in results.values() for m in runs))
+
+
+def _save(results: Results, path: Path) -> None:
+    rows = [{"workload": w, "contender": c, "runs": [asdict(m) for m in runs]} for (w, c), runs in results.items()]
+    path.write_text(json.dumps({"machine": _machine(), "rows": rows}, indent=2))
 
 
 def _machine() -> str:

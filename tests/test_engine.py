@@ -590,11 +590,13 @@ def test_memory_by_default() -> None:
             assert series.buffer_bytes == 10 << 20
             assert series.buffers == needed + 2 + waiting // 10
             assert series.ready == needed + 2
+            assert series.ahead == series.buffers
         assert memory({"t": (1000, 10), "z": (102,), **megabyte}, kind).buffers == 102
         with pytest.raises(BufferTooSmallError, match="max_bytes allows 1,073,741,824"):
             memory({"t": (1000, 10), "z": (103,), **megabyte}, kind)
         assert memory({"t": (1000, 10), "z": (103,), **megabyte}, kind, max_bytes=1 << 31).buffers == 204
-    assert memory({"t": (1000,), **megabyte}, MemoryFrameSink).buffers == 2 + 1 + waiting
+    frames = memory({"t": (1000,), **megabyte}, MemoryFrameSink)
+    assert frames.buffers == frames.ahead == 2 + 1 + (_plan._WAITING_BATCHES_BYTES >> 20)
 
 
 def test_large_layers_are_shared_by_workers() -> None:

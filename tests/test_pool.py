@@ -87,6 +87,21 @@ def test_a_caller_waits_for_the_last_buffer_while_it_is_made(monkeypatch: pytest
         pool.acquire(lambda: None)
 
 
+def test_a_buffer_that_an_interruption_has_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When Ctrl-C strikes while the only buffer is made, the next call makes it, and does not wait for it forever."""
+    pool, zeros = BufferPool(8, 1, BufferSettings(), ahead=1), np.zeros
+
+    def interrupted(*_: object) -> Buffers:
+        monkeypatch.setattr(np, "zeros", zeros)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, "zeros", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pool.acquire(lambda: None)
+    assert pool.used == 0
+    assert pool.acquire(lambda: None).size == 8
+
+
 def test_memory_that_can_not_be_made_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is no memory for later, nothing fails, and acquire tries again when it is needed."""
     pool = BufferPool(8, 2, BufferSettings(), ahead=2)

@@ -141,15 +141,14 @@ class BufferPool:
 
     def _more(self) -> Buffer:
         """Make a buffer; small ones several at once, since the system gives large pieces of memory in large pages."""
-        while True:
-            with self._lock:
+        with self._lock:
+            count = min(self._at_once, self.limit - self._made)
+            self._made += count
+        if count == 0:  # the last one is being made ahead, or Ctrl-C has lost it
+            with self._making, self._lock:
                 if self._free:
                     return self._free.pop()
-                if count := min(self._at_once, self.limit - self._made):
-                    self._made += count
-                    break
-            with self._making:  # the last one is being made
-                pass
+            count = 1
         first, *others = np.zeros((count, self.buffer_bytes), np.uint8)
         if others:
             with self._lock:
