@@ -1,4 +1,8 @@
-"""Benchmarks: how fast streams write, beside loops that hand the same libraries whole shards.
+"""Benchmarks: how fast streams write.
 
-Run ``python -m benchmarks``; see ``python -m benchmarks --help``.
+- ``python -m benchmarks``: beside other writers, and what the machine can do at most.
+- ``python -m benchmarks.loops``: beside loops that hand the same libraries whole shards.
+- ``python -m benchmarks.replay``: what replaying a recording takes, beside reading and writing it.
+
+Each has a ``--help``.
 """

@@ -12,13 +12,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ._contenders import COPY_AND_WRITE, LOOPS, STREAMS
+from ._contenders import COPY_AND_WRITE, STREAMS
 from ._measure import CACHED_FILE, measure
-from ._tables import Results, comparison, overhead, picture
+from ._tables import Results, comparison, picture
 from ._workloads import WORKLOADS, Workload
-
-_AGAINST_LOOPS = ("sharded-raw", "sharded-blosc-lz4")
-"""Workloads that every backend is compared with its own library on, which is handed whole shards."""
 
 
 def _arguments(argv: list[str]) -> argparse.Namespace:
@@ -40,9 +37,7 @@ def _contenders(workload: Workload, backends: list[str]) -> list[str]:
     names = [f"{backend} stream" for backend in backends]
     if workload.fps is not None:  # a camera that sets the pace: only latency and memory tell
         return [*names, "tensorstore frames", "acquire-zarr frames", COPY_AND_WRITE]
-    loops = [name for name in backends if name in LOOPS] if workload.name in _AGAINST_LOOPS else []
-    both = (f"{library} {kind}" for library in loops for kind in ("loop", "gathering loop"))
-    return [*names, *both, "tensorstore frames", "acquire-zarr frames", "limit"]
+    return [*names, "tensorstore frames", "acquire-zarr frames", "limit"]
 
 
 def main(argv: list[str]) -> int:
@@ -65,8 +60,6 @@ def main(argv: list[str]) -> int:
     CACHED_FILE.unlink(missing_ok=True)
     title = f"medians of {args.runs} interleaved runs; {_machine()}"
     console.print(comparison(results, title))
-    if any(contender in (f"{name} loop" for name in args.backend) for _, contender in results):
-        console.print(overhead(results, args.backend))
     if args.plot:
         picture(results, args.plot, title)
     return int(any(m.wrong_frames for runs in results.values() for m in runs))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -35,32 +34,6 @@ def comparison(results: Results, title: str) -> Table:
             str(sum(m.wrong_frames for m in runs)),
             end_section=contender == [c for w, c in results if w == workload][-1],
         )
-    return table
-
-
-def overhead(results: Results, backends: Sequence[str]) -> Table:
-    """Return how a stream compares with loops that hand the same library whole shards, ready-made or gathered."""
-    table = Table(title="a stream beside loops that hand its library shards, ready-made or gathered (1: as fast)")
-    for column in ("workload", "backend", "stream GB/s", "loop GB/s", "ratio", "with creation", "ratio to gathering",
-                   "stream RSS MB", "loop RSS MB"):  # fmt: skip
-        table.add_column(column, justify="left" if column in ("workload", "backend") else "right")
-    for workload in dict.fromkeys(w for w, _ in results):
-        for backend in backends:
-            ours, loop, gathering = (
-                results.get((workload, f"{backend} {kind}")) for kind in ("stream", "loop", "gathering loop")
-            )
-            if ours is None or loop is None or gathering is None:
-                continue
-            whole = [(b.creating + b.seconds) / (a.creating + a.seconds) for a, b in zip(ours, loop, strict=True)]
-            table.add_row(
-                workload,
-                backend,
-                *(f"{_median(m, 'gigabytes_per_second'):.2f}" for m in (ours, loop)),
-                f"{_ratio(ours, [loop]):.2f}",
-                f"{statistics.median(whole):.2f}",
-                f"{_ratio(ours, [gathering]):.2f}",
-                *(f"{_median(m, 'growth_mb'):.0f}" for m in (ours, loop)),
-            )
     return table
 
 

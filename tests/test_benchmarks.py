@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks._contenders import CONTENDERS, Timing
+from benchmarks._contenders import CONTENDERS, LOOPS, Timing
 from benchmarks._measure import _run
 from benchmarks._workloads import WORKLOADS, Frames, Workload
+from benchmarks.loops import main as loops_main
 from benchmarks.replay import CONTENDERS as REPLAY_CONTENDERS
 from benchmarks.replay import main as replay_main
 
@@ -29,22 +30,22 @@ def test_benchmarks_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     rows = json.loads(saved.read_text())["rows"]
     assert {row["workload"] for row in rows} == set(WORKLOADS)
     ours = {"direct stream", "tensorstore stream"}
-    others = {"tensorstore loop", "tensorstore gathering loop", "tensorstore frames", "acquire-zarr frames", "limit"}
-    others.add("copy and write()")
+    others = {"tensorstore frames", "acquire-zarr frames", "limit", "copy and write()"}
     assert {row["contender"] for row in rows} == ours | others
     assert all(run["wrong_frames"] == 0 and run["gigabytes_per_second"] > 0 for row in rows for run in row["runs"])
     printed = capsys.readouterr().out
     assert all(name in printed for name in WORKLOADS)
-    assert "gathered" in printed
     assert picture.read_text().count("</svg>") == 1
 
 
-def test_loops_of_all_libraries_run(tmp_path: Path) -> None:
-    """Each loop that writes whole shards, ready-made or gathered, writes what it should."""
-    for name in ("zarr-python", "zarrs-python", "acquire-zarr"):
-        for kind in ("loop", "gathering loop"):
-            task = {"contender": f"{name} {kind}", "workload": asdict(TINY), "scratch": str(tmp_path)}
-            assert _run(task).wrong_frames == 0
+def test_the_benchmark_of_loops_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each library's stream and its loops, shards ready-made or gathered, write what they should; the table has all."""
+    arguments = ["--turns", "2", "--scale", "0.1", "--side", "64", "--scratch", str(tmp_path)]
+    assert loops_main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert all(printed.count(name) == 2 for name in LOOPS)
+    assert "0 wrong frames" in printed
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.timeout(300)

@@ -1,0 +1,99 @@
+"""``python -m benchmarks.loops``: streams beside loops that hand the same library whole shards, in turns."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from ._contenders import CONTENDERS, LOOPS, Timing
+from ._measure import wrong_frames
+from ._workloads import WORKLOADS, Frames, Workload
+
+KINDS = ("stream", "loop", "gathering loop")
+
+
+def measure(
+    workload: Workload, pixels: Frames, library: str, turns: int, scratch: Path
+) -> tuple[dict[str, list[Timing]], int]:
+    """Return what a stream and the loops took in each turn, and how many frames came out wrong.
+
+    All take turns in one process, the other way round in every second turn, and each deletes what it wrote: so a
+    virtual machine keeps the memory that the files take. The first turn is not counted.
+    """
+    timings: dict[str, list[Timing]] = {kind: [] for kind in KINDS}
+    reader = "zarr-python" if library == "tensorstore" else "tensorstore"
+    wrong = 0
+    for turn in range(turns + 1):
+        for kind in KINDS[:: -1 if turn % 2 else 1]:
+            folder = Path(tempfile.mkdtemp(dir=scratch, prefix="bench-"))
+            path = folder / "data.ome.zarr"
+            try:
+                timing = CONTENDERS[f"{library} {kind}"](workload, pixels, path)
+                if turn:
+                    timings[kind].append(timing)
+                else:
+                    wrong += wrong_frames(workload, pixels, path, reader)
+            finally:
+                shutil.rmtree(folder)
+    return timings, wrong
+
+
+def main(argv: list[str]) -> int:
+    """Run the benchmark; return the exit status, 1 when a frame came out wrong."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.loops", description=__doc__)
+    parser.add_argument("--workload", nargs="+", choices=WORKLOADS, default=["sharded-raw", "sharded-blosc-lz4"])
+    parser.add_argument("--backend", nargs="+", choices=LOOPS, default=list(LOOPS))
+    parser.add_argument("--turns", type=int, default=21, help="of each; the table shows medians")
+    parser.add_argument("--scale", type=float, default=1.0, help="fraction of the frames")
+    parser.add_argument("--side", type=int, help="side of a frame in pixels, for a quick look")
+    shm = Path("/dev/shm")  # noqa: S108  a file system in memory, if there is one
+    parser.add_argument("--scratch", type=Path, default=shm if shm.is_dir() else Path.cwd(), help="where data goes")
+    args = parser.parse_args(argv)
+    table = Table(title=f"a stream beside loops that are handed ready-made shards, or gather them; {args.turns} turns")
+    for column in ("workload", "backend", *(f"{kind} GB/s" for kind in KINDS), "to the loop", "quartiles",
+                   "with creation", "to the gathering loop"):  # fmt: skip
+        table.add_column(column, justify="left" if column in ("workload", "backend") else "right")
+    all_wrong = 0
+    for name in args.workload:
+        workload = WORKLOADS[name].scaled(args.scale)
+        workload = workload.shrunk(args.side) if args.side else workload
+        pixels = workload.pixels()
+        for library in args.backend:
+            print(f"{name}, {library}", file=sys.stderr, flush=True)
+            timings, wrong = measure(workload, pixels, library, args.turns, args.scratch)
+            table.add_row(name, library, *_cells(workload, timings))
+            all_wrong += wrong
+    table.caption = f"{os.cpu_count()} cores; {all_wrong} wrong frames"
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    return int(bool(all_wrong))
+
+
+def _cells(workload: Workload, timings: dict[str, list[Timing]]) -> list[str]:
+    writing = {kind: [t.writing for t in of_kind] for kind, of_kind in timings.items()}
+    whole = {kind: [t.creating + t.writing for t in of_kind] for kind, of_kind in timings.items()}
+    low, _, high = np.percentile(_ratios(writing, "loop"), [25, 50, 75])
+    return [
+        *(f"{workload.nbytes / statistics.median(writing[kind]) / 1e9:.2f}" for kind in KINDS),
+        f"{statistics.median(_ratios(writing, 'loop')):.2f}",
+        f"{low:.2f} to {high:.2f}",
+        f"{statistics.median(_ratios(whole, 'loop')):.2f}",
+        f"{statistics.median(_ratios(writing, 'gathering loop')):.2f}",
+    ]
+
+
+def _ratios(seconds: dict[str, list[float]], kind: str) -> list[float]:
+    """Return by how much the stream is faster than a loop, turn by turn."""
+    return [other / ours for ours, other in zip(seconds["stream"], seconds[kind], strict=True)]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
