@@ -19,6 +19,7 @@ from ._measure import wrong_frames
 from ._workloads import WORKLOADS, Frames, Workload
 
 KINDS = ("stream", "loop", "gathering loop")
+_SHARDED = ("sharded-raw", "sharded-blosc-lz4", "sharded-blosc-zstd")
 
 
 def measure(
@@ -26,14 +27,14 @@ def measure(
 ) -> tuple[dict[str, list[Timing]], int]:
     """Return what a stream and the loops took in each turn, and how many frames came out wrong.
 
-    All take turns in one process, the other way round in every second turn, and each deletes what it wrote: so a
-    virtual machine keeps the memory that the files take. The first turn is not counted.
+    All take turns in one process, each turn beginning with another one, and each deletes what it wrote: so a virtual
+    machine keeps the memory that the files take. The first turn is not counted.
     """
     timings: dict[str, list[Timing]] = {kind: [] for kind in KINDS}
     reader = "zarr-python" if library == "tensorstore" else "tensorstore"
     wrong = 0
     for turn in range(turns + 1):
-        for kind in KINDS[:: -1 if turn % 2 else 1]:
+        for kind in (*KINDS[turn % 3 :], *KINDS[: turn % 3]):
             folder = Path(tempfile.mkdtemp(dir=scratch, prefix="bench-"))
             path = folder / "data.ome.zarr"
             try:
@@ -50,7 +51,7 @@ def measure(
 def main(argv: list[str]) -> int:
     """Run the benchmark; return the exit status, 1 when a frame came out wrong."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.loops", description=__doc__)
-    parser.add_argument("--workload", nargs="+", choices=WORKLOADS, default=["sharded-raw", "sharded-blosc-lz4"])
+    parser.add_argument("--workload", nargs="+", choices=_SHARDED, default=_SHARDED[:2])
     parser.add_argument("--backend", nargs="+", choices=LOOPS, default=list(LOOPS))
     parser.add_argument("--turns", type=int, default=21, help="of each; the table shows medians")
     parser.add_argument("--scale", type=float, default=1.0, help="fraction of the frames")
@@ -58,10 +59,13 @@ def main(argv: list[str]) -> int:
     shm = Path("/dev/shm")  # noqa: S108  a file system in memory, if there is one
     parser.add_argument("--scratch", type=Path, default=shm if shm.is_dir() else Path.cwd(), help="where data goes")
     args = parser.parse_args(argv)
+    if args.turns < 1 or not args.scratch.is_dir():
+        parser.error("--turns takes 1 or more, and --scratch a folder that is there")
     table = Table(title=f"a stream beside loops that are handed ready-made shards, or gather them; {args.turns} turns")
     for column in ("workload", "backend", *(f"{kind} GB/s" for kind in KINDS), "to the loop", "quartiles",
                    "with creation", "to the gathering loop"):  # fmt: skip
-        table.add_column(column, justify="left" if column in ("workload", "backend") else "right")
+        left = column in ("workload", "backend")
+        table.add_column(column, justify="left" if left else "right", no_wrap=left)
     all_wrong = 0
     for name in args.workload:
         workload = WORKLOADS[name].scaled(args.scale)

@@ -595,6 +595,9 @@ def test_memory_by_default() -> None:
         with pytest.raises(BufferTooSmallError, match="max_bytes allows 1,073,741,824"):
             memory({"t": (1000, 10), "z": (103,), **megabyte}, kind)
         assert memory({"t": (1000, 10), "z": (103,), **megabyte}, kind, max_bytes=1 << 31).buffers == 204
+    tiny = memory({"t": (1000000,), "y": (4,), "x": (4,)}, MemoryLayerSink)
+    assert tiny.ahead == tiny.ready == 3
+    assert tiny.buffers > 1000000
     frames = memory({"t": (1000,), **megabyte}, MemoryFrameSink)
     assert frames.buffers == frames.ahead == 2 + 1 + (_plan._WAITING_BATCHES_BYTES >> 20)
 

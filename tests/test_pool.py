@@ -139,11 +139,14 @@ def test_workers_do_tasks_before_what_is_not_urgent() -> None:
         running.pop()
         return done.count("ahead") < 5
 
-    workers.ahead = ahead
+    workers.ahead, gate = ahead, threading.Event()
+    for _ in range(2):
+        workers.submit(lambda: None if gate.wait(LIMIT) else done.append("late"))
     for _ in range(50):
         workers.submit(lambda: done.append("task"))
+    gate.set()
     workers.wait()
-    assert done[:50] == ["task"] * 50 or done.count("ahead") <= 1
+    assert done[:50] == ["task"] * 50
     end = time.monotonic() + LIMIT
     while done.count("ahead") < 5:
         assert time.monotonic() < end
@@ -155,10 +158,28 @@ def test_workers_do_tasks_before_what_is_not_urgent() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="schedulers of Linux")
-def test_workers_do_not_interrupt_their_caller() -> None:
-    """Threads that write are batch threads to the scheduler: one that wakes up lets a thread that copies go on."""
-    workers, found = Workers(1), list[int]()
+@pytest.mark.parametrize("batch", [True, False])
+def test_workers_do_not_interrupt_their_caller(batch: bool) -> None:
+    """Threads that write are batch threads to the scheduler if they should be, and nobody else is."""
+    workers, found = Workers(1, batch=batch), list[int]()
     workers.submit(lambda: found.append(os.sched_getscheduler(0)))
     workers.stop()
-    assert found == [os.SCHED_BATCH]
-    assert os.sched_getscheduler(0) != os.SCHED_BATCH
+    assert found == [os.SCHED_BATCH if batch else os.SCHED_OTHER]
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
+
+
+_IDLE = """
+import os
+os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+from ome_writers.engine import Workers
+workers = Workers(1, batch=True)
+workers.submit(lambda: print(os.sched_getscheduler(0) == os.SCHED_IDLE))
+workers.stop()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="schedulers of Linux")
+def test_workers_keep_the_policy_that_their_process_was_given() -> None:
+    """A process that was made idle, or real-time, keeps writing as such."""
+    done = subprocess.run([sys.executable, "-c", _IDLE], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"

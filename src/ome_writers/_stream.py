@@ -83,7 +83,7 @@ class OMEStream:
         else:
             assembly = BatchAssembly(cast("FrameSink", self._sink), plan.geometry, self._router, memory.extent[0])
         self._documents = ArrayDocuments(dataset.folder, plan, None if earlier is None else earlier.extents)
-        workers = Workers(memory.workers)
+        workers = Workers(memory.workers, batch=isinstance(self._sink, LayerSink))
         try:
             self._engine = Engine(
                 assembly=assembly,

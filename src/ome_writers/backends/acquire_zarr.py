@@ -29,7 +29,7 @@ from ._zeros import BlackChunks
 _LIBRARY_QUEUE_FRAMES: Final = 512
 _LIBRARY_QUEUE_BYTES: Final = 1 << 28
 _QUEUE_FRAMES: Final = 4
-_QUEUE_BYTES: Final = 1 << 27
+_QUEUE_BYTES: Final = 1 << 26
 _POLL_SECONDS: Final = 0.0005
 _GIVE_UP_SECONDS: Final = 2.0
 _CODECS = {

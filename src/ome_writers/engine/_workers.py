@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,9 +19,6 @@ _IDLE_SECONDS: Final = 0.25
 class Workers:
     """A fixed number of threads that carry out tasks in the order in which they were submitted.
 
-    On Linux they are batch threads (sched(7), SCHED_BATCH): one that wakes up does not interrupt the thread that copies
-    a frame, and gets as much of the processor as before.
-
     A task must not raise: whoever submits it catches what it does. Threads without work call ``when_idle`` from time to
     time, and one of them calls ``ahead`` until it returns False.
 
@@ -28,10 +26,15 @@ class Workers:
     ----------
     count : int
         Number of threads; with one, tasks never overlap.
+    batch : bool
+        Whether they should be batch threads where the system has such (sched(7), SCHED_BATCH): one that wakes up does
+        not interrupt a thread that copies a frame, and gets as much of the processor as before. Not for those from
+        which a library starts threads of its own: these would stay such after the stream.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, *, batch: bool = False) -> None:
         self.count = count
+        self._batch = batch
         self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._pending = 0
         self.when_idle: Callable[[], None] | None = None
@@ -85,8 +88,8 @@ class Workers:
             self._tasks.put(None)
 
     def _run(self) -> None:
-        with suppress(AttributeError, OSError):  # not Linux, or not allowed
-            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        if self._batch:
+            _become_batch_thread()
         try:
             while (task := self._next()) is not None:
                 try:
@@ -123,3 +126,11 @@ class Workers:
             self._waiting = self._waiting and not wake
         if wake:
             self._done.put(None)
+
+
+def _become_batch_thread() -> None:
+    """Have the scheduler take this thread for one that does not interrupt others, unless somebody chose its policy."""
+    if sys.platform == "linux":
+        with suppress(OSError):  # not allowed
+            if os.sched_getscheduler(0) == os.SCHED_OTHER:
+                os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
