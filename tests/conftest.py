@@ -16,6 +16,8 @@ from zarrita_reader import ZARRITA
 
 BACKENDS = ("direct", "tensorstore", "zarr-python", "zarrs-python", "acquire-zarr")
 
+_LONG_ENOUGH = 30  # s; a virtual machine may stand still for seconds while a library's thread closes a file
+
 # "ci" is the default; run "pytest --hypothesis-profile=thorough" before a release
 hypothesis.settings.register_profile("ci", max_examples=40, deadline=None)
 hypothesis.settings.register_profile("thorough", max_examples=500, deadline=None)
@@ -50,7 +52,7 @@ def _nothing_leaks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     folder = tmp_path_factory.getbasetemp()
     threads, files = _writer_threads(), _open_files(folder)
     yield
-    end = time.monotonic() + 5
+    end = time.monotonic() + _LONG_ENOUGH
     while (_writer_threads() - threads or _open_files(folder) - files) and time.monotonic() < end:
         gc.collect()  # what nobody refers to any more is no leak
         time.sleep(0.01)  # libraries close files that they have read in threads of their own
