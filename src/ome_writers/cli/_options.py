@@ -76,16 +76,16 @@ Axes = Annotated[
     typer.Option(help="Dimensions of a source that does not say so, slowest first, such as tcyx or t,angle,y,x."),
 ]
 RawShape = Annotated[
-    Optional[Shape],  # noqa: UP045
+    Optional[Shape],  # noqa: UP045  as above
     typer.Option(metavar="N,N,...", parser=shape, help="Shape of a raw file."),
 ]
 RawDtype = Annotated[
-    Optional[str],  # noqa: UP045
+    Optional[str],  # noqa: UP045  as above
     typer.Option(help="Pixel type of a raw file, such as uint16, or >u2 for the other byte order."),
 ]
 Offset = Annotated[int, typer.Option(min=0, help="Bytes before the first frame of a raw file.")]
 ImageChoice = Annotated[
-    Optional[str],  # noqa: UP045
+    Optional[str],  # noqa: UP045  as above
     typer.Option(metavar="N|NAME", help="Image of a source that has several, by number from 0 or name."),
 ]
 
