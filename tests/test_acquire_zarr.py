@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorstore as ts
+import yaozarrs
 from numcodecs import blosc, zstd
 
+from ome_writers import create_stream
 from ome_writers._router import Router
 from ome_writers.backends import acquire_zarr as module
 from ome_writers.backends._behind import ChunksBehind
@@ -134,6 +136,26 @@ def test_files_are_left_alone_while_little_is_behind(tmp_path: Path, monkeypatch
         behind.expect(0, 0, 1, last=False)
         assert behind.nbytes(600) == chunks * 200
     assert looks == 1
+
+
+def test_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a system makes no links, arrays have streams of their own, and the dataset's documents stand in the end."""
+
+    def refused(path: Path, target: Path, *, target_is_directory: bool) -> None:
+        raise OSError(f"{path} can't be a link to {target}, {target_is_directory=}")
+
+    monkeypatch.setattr(Path, "symlink_to", refused)
+    settings = acquisition(GRIDS["positions"])
+    settings.root_path = str(tmp_path / "a.ome.zarr")
+    settings.format = "acquire-zarr"  # type: ignore[assignment]
+    frames = random_pixels((48, 64, 96), "uint16")
+    with create_stream(settings) as stream:
+        for frame in frames:
+            stream.append(frame)
+    yaozarrs.validate_zarr_store(settings.root_path)
+    for array in range(3):
+        spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{settings.root_path}/{array}/0"}}
+        assert np.array_equal(ts.open(spec, open=True).result().read().result(), frames[array::3])
 
 
 # ---- memory ----------------------------------------------------------------------------------------------------------
