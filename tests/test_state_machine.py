@@ -144,7 +144,7 @@ class StreamMachine(RuleBasedStateMachine):
         """Append frames; too many are refused."""
         run, first = self._run, self._run.stream.next_frame
         start = time.monotonic()
-        refused = bool(run.errors)
+        refused = run.stream._engine.failed  # after what flush says of records and growth, it goes on
         try:
             taken = run.append(count, metadata=metadata)
         except FrameCountError:

@@ -52,6 +52,7 @@ class ChunksBehind:
         self._chunk_bytes = math.prod(geometry.chunks) * np.dtype(geometry.dtype).itemsize
         self._length_at = _LENGTHS[plan.codec.name]
         self._expected: dict[Place, int] = {}
+        self._written: dict[Place, int] = {}  # at the last look
         self._found: dict[Place, dict[str, tuple[int, int]]] = {}  # chunks and their end, by file
         self._complete: set[Place] = set()
         self._behind = 0
@@ -85,15 +86,17 @@ class ChunksBehind:
     def _look(self) -> None:
         behind = 0
         for place, expected in list(self._expected.items()):
-            written = self._written(place)
+            if (written := self._written.get(place, 0)) < expected:
+                written = self._written[place] = self._count_all(place)
             if written >= expected and place in self._complete:
-                del self._expected[place]
-                self._found.pop(place, None)
                 self._complete.remove(place)
+                for known in (self._expected, self._written, self._found):
+                    known.pop(place, None)
             behind += max(0, expected - written)
         self._behind = behind
 
-    def _written(self, place: Place) -> int:
+    def _count_all(self, place: Place) -> int:
+        """Return how many chunks the shards at a place hold."""
         array, shard = place
         found = self._found.setdefault(place, {})
         root = self._roots[array] / str(shard) if self._sliced else self._roots[array]

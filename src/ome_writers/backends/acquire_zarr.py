@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Mapping
@@ -37,13 +38,15 @@ from ._zeros import BlackChunks
 _BEHIND_FRAMES: Final = 4
 _BEHIND_BYTES: Final = 1 << 26
 _POLL_SECONDS: Final = 0.002
-_GIVE_UP_SECONDS: Final = 2.0
+_GIVE_UP_SECONDS: Final = 60.0
 _CODECS = {
     "blosc-lz4": (az.Compressor.BLOSC1, az.CompressionCodec.BLOSC_LZ4),
     "blosc-zstd": (az.Compressor.BLOSC1, az.CompressionCodec.BLOSC_ZSTD),
     "zstd": (az.Compressor.ZSTD, az.CompressionCodec.ZSTD),
 }
 _SHUFFLES = {"none": 0, "byte": 1, "bit": 2}
+
+_log_level_lock = threading.Lock()
 
 Cell: TypeAlias = tuple[int, ...]
 Shown: TypeAlias = npt.NDArray[np.bool_]
@@ -120,12 +123,13 @@ class AcquireZarrSink(FrameSink):
         stream, key = self._of[array]
         stream.append(frames, key=key)
         self._note_taken(array, len(frames))
-        # the library has no event to wait on; it tells of a disk that fails when it is given the next frame
         least, give_up = float("inf"), float("inf")
         while (behind := self._behind.nbytes(self._allowed)) > self._allowed and time.monotonic() < give_up:
             if behind < least:
                 least, give_up = behind, time.monotonic() + _GIVE_UP_SECONDS
-            time.sleep(_POLL_SECONDS)
+            else:
+                _raise_if_failed(stream, key)
+            time.sleep(_POLL_SECONDS)  # the library has no event to wait on
 
     def skip_frames(self, array: int, count: int) -> None:
         """Leave frames out, which the library fills with zeros."""
@@ -231,6 +235,17 @@ def _open_streams(plan: WritePlan, aside: Path) -> tuple[list[az.ZarrStream], li
         return streams, [(stream, "") for stream in streams]
     stream = az.ZarrStream(_settings(plan, aside, keys))
     return [stream], [(stream, key) for key in keys.values()]
+
+
+def _raise_if_failed(stream: az.ZarrStream, key: str) -> None:
+    """Raise if the library's threads have failed, which it tells whoever gives it something, be it nothing."""
+    with _log_level_lock:
+        level = az.get_log_level()
+        az.set_log_level(az.LogLevel.NONE)  # else it says on standard output that there is nothing
+        try:
+            stream.skip(0, key=key)
+        finally:
+            az.set_log_level(level)
 
 
 def _keys(plan: WritePlan) -> dict[int, str]:
