@@ -18,6 +18,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Final, TypeAlias
 
@@ -35,9 +36,11 @@ from ._chunks import black_chunks
 from ._salvage import ChunkCensus
 from ._zeros import BlackChunks
 
-_BEHIND_FRAMES: Final = 4
+_BEHIND_FRAMES: Final = 2
 _BEHIND_BYTES: Final = 1 << 26
+_ZEROS_BYTES: Final = 1 << 20
 _POLL_SECONDS: Final = 0.002
+_LOOK_SHARE: Final = 4
 _GIVE_UP_SECONDS: Final = 60.0
 _CODECS = {
     "blosc-lz4": (az.Compressor.BLOSC1, az.CompressionCodec.BLOSC_LZ4),
@@ -84,35 +87,40 @@ class AcquireZarrSink(FrameSink):
 
     @classmethod
     def memory_needed(cls, plan: WritePlan) -> int:
-        """Return what the library takes for its queue and for chunks, and what it may be behind.
+        """Return what the library takes for its queue and for chunks that it gathers, and what it may be behind.
 
-        It has room for 512 frames or 256 MiB, whichever is less, that stays taken once frames have been there; all
-        arrays share it.
+        All arrays share the queue, which stays taken once frames have been there.
         """
-        most = int(_settings(plan, plan.root, _keys(plan)).get_maximum_memory_usage())
-        return most + _allowed_behind(plan)
+        gathered = _Gathered.of(plan)
+        at_once = plan.layout.open_blocks(gathered.extent) * gathered.nbytes
+        queue, of_array = _most_memory(plan)  # what an array takes counts, but not that of all arrays at once
+        return queue + of_array - gathered.nbytes + at_once + _allowed_behind(plan, gathered)
 
     def __init__(self, plan: WritePlan) -> None:
         self._plan = plan
-        arrays = range(len(plan.layout.images))
+        geometry, arrays = plan.geometry, range(len(plan.layout.images))
         self._folders = [plan.array_path(array) for array in arrays]
-        self._frame_bytes = plan.geometry.frame_bytes
-        self._chunks = plan.geometry.chunks
+        self._chunks = geometry.chunks
         self._axes = _stored_axes(plan)
-        first, inner = self._chunks[0] if self._axes else 1, (axis.count or 1 for axis in self._axes[1:])
-        self._layer_frames = first * math.prod(inner)
-        shards = plan.geometry.shards or self._chunks
-        self._shard_layers = shards[0] // self._chunks[0] if self._axes else 1
+        self._gathered = _Gathered.of(plan)
+        shards = geometry.shards or geometry.chunks
+        self._shard_layers = shards[0] // geometry.chunks[0] if self._axes else 1
+        self._shard_frames = (shards[0] if self._axes else 1) * math.prod(axis.count or 1 for axis in self._axes[1:])
         self._appended = [0] * len(self._folders)
-        self._lit = np.ones(plan.geometry.layer_shape[:2], np.bool_)
-        self._shown: list[dict[Cell, Shown]] = [{} for _ in arrays]  # chunks that are not black, of open layers
+        self._lit = np.ones(geometry.layer_shape[:2], np.bool_)
+        self._shown: list[dict[Cell, Shown]] = [
+            {} for _ in arrays
+        ]  # chunks that are not black, while they are gathered
         self._black: defaultdict[int, list[Cell]] = defaultdict(list)
         self._black_chunks = BlackChunks(plan)
         self._behind = ChunksBehind(plan)
-        self._allowed = _allowed_behind(plan)
+        self._allowed = _allowed_behind(plan, self._gathered)
+        self._zeros = np.zeros((max(1, _ZEROS_BYTES // geometry.frame_bytes), *geometry.frame_shape), geometry.dtype)
+        self._errors: list[Exception] = []  # of closing, which may be interrupted and done again
         self._aside = Path(tempfile.mkdtemp(prefix="ome-writers-"))
         try:
-            self._streams, self._of = _open_streams(plan, self._aside)
+            self._links = _link_chunks(plan, self._aside)
+            self._streams, self._of = _open_streams(plan, self._aside, linked=bool(self._links))
         except BaseException:
             shutil.rmtree(self._aside, ignore_errors=True)
             raise
@@ -120,22 +128,48 @@ class AcquireZarrSink(FrameSink):
     def write_frames(self, array: int, frames: Block) -> None:
         """Append frames, which the library copies to its queue; wait while too many chunks are not in files yet."""
         self._note_shown(array, frames)
+        self._append(array, frames)
+
+    def skip_frames(self, array: int, count: int) -> None:
+        """Append frames of zeros: chunks that are left with nothing else are not stored.
+
+        The library can skip frames itself, but then there is in their place what lay in its queue before.
+        """
+        for first in range(0, count, len(self._zeros)):
+            self._append(array, self._zeros[: count - first])
+
+    def _append(self, array: int, frames: Block) -> None:
         stream, key = self._of[array]
         stream.append(frames, key=key)
         self._note_taken(array, len(frames))
         least, give_up = float("inf"), float("inf")
+        start = time.monotonic()
         while (behind := self._behind.nbytes(self._allowed)) > self._allowed and time.monotonic() < give_up:
             if behind < least:
                 least, give_up = behind, time.monotonic() + _GIVE_UP_SECONDS
             else:
-                _raise_if_failed(stream, key)
-            time.sleep(_POLL_SECONDS)  # the library has no event to wait on
+                self._raise_if_failed(stream, key)
+            # the library has no event to wait on; to look at many files must not take a processor
+            time.sleep(max(_POLL_SECONDS, _LOOK_SHARE * (time.monotonic() - start)))
+            start = time.monotonic()
 
-    def skip_frames(self, array: int, count: int) -> None:
-        """Leave frames out, which the library fills with zeros."""
-        stream, key = self._of[array]
-        stream.skip(count * self._frame_bytes, key=key)
-        self._note_taken(array, count)
+    def _raise_if_failed(self, stream: az.ZarrStream, key: str) -> None:
+        """Raise if the library's threads have failed, or write elsewhere."""
+        self._check_links()
+        with _log_level_lock:
+            level = az.get_log_level()
+            az.set_log_level(az.LogLevel.NONE)  # else it says on standard output that there is nothing
+            try:
+                stream.skip(0, key=key)  # it tells of a failure whoever gives it something, be it nothing
+            finally:
+                az.set_log_level(level)
+
+    def _check_links(self) -> None:
+        if not all(link.is_symlink() for link in self._links):
+            raise OSError(
+                f"{self._aside}, which holds links to the dataset, was removed while it was written; chunks written "
+                "since then are not in the dataset"
+            )
 
     def close(self) -> None:
         """Close all streams, also when one of them fails, and raise the first error.
@@ -145,12 +179,17 @@ class AcquireZarrSink(FrameSink):
         FramesLostError
             If anything has failed and frames are not in files that can be read.
         """
-        errors = []
         while self._streams:
             try:
-                self._streams.pop().close()
+                self._streams[-1].close()
             except Exception as error:  # noqa: BLE001  collected, and raised below
-                errors.append(error)
+                self._errors.append(error)
+            self._streams.pop()
+        try:
+            self._check_links()
+        except OSError as error:
+            self._errors.insert(0, error)  # the cause of the others
+        self._links.clear()
         shutil.rmtree(self._aside, ignore_errors=True)
         for folder in self._folders:
             with suppress(OSError):  # it is not empty
@@ -158,15 +197,16 @@ class AcquireZarrSink(FrameSink):
         try:
             for array, shown in enumerate(self._shown):
                 self._note_black(array, shown)
+                shown.clear()
             for array, cells in self._black.items():
                 self._black_chunks.add(array, sorted(cells))
         except OSError as error:
-            errors.append(error)
-        if not errors:
+            self._errors.append(error)
+        if not self._errors:
             return
         if lost := self._lost_frames():
-            raise FramesLostError(str(errors[0]), lost) from errors[0]
-        raise errors[0]
+            raise FramesLostError(str(self._errors[0]), lost) from self._errors[0]
+        raise self._errors[0]
 
     def _lost_frames(self) -> list[int]:
         """Return the numbers of frames, up to the last one that was appended, whose chunks are not all in files."""
@@ -190,16 +230,17 @@ class AcquireZarrSink(FrameSink):
             self._shown[array][cell] = shown if before is None else before | shown
 
     def _note_taken(self, array: int, count: int) -> None:
-        """Count frames, and the chunks that are complete with them."""
-        layers = self._appended[array] // self._layer_frames
-        self._appended[array] += count
-        for layer in range(layers, self._appended[array] // self._layer_frames):
-            shown = self._shown[array]
-            complete = {cell: shown.pop(cell) for cell in list(shown) if not cell or cell[0] == layer}
+        """Count frames, and chunks that the library has gathered with them."""
+        for number in range(self._appended[array], self._appended[array] + count):
+            self._appended[array] += 1
+            if not self._gathered.ends_with(number):
+                continue
+            complete = self._shown[array]
             self._note_black(array, complete)
             chunks = sum(int(np.count_nonzero(mask)) for mask in complete.values())
-            shard, place = divmod(layer, self._shard_layers)
-            self._behind.expect(array, shard, chunks, last=place == self._shard_layers - 1)
+            complete.clear()
+            shard = self._index(number)[0] // self._chunks[0] // self._shard_layers if self._axes else 0
+            self._behind.expect(array, shard, chunks, last=(number + 1) % self._shard_frames == 0)
 
     def _note_black(self, array: int, shown: Mapping[Cell, Shown]) -> None:
         for cell, mask in shown.items():
@@ -214,48 +255,105 @@ class AcquireZarrSink(FrameSink):
         return index
 
 
-def _open_streams(plan: WritePlan, aside: Path) -> tuple[list[az.ZarrStream], list[tuple[az.ZarrStream, str]]]:
+@dataclass(frozen=True, slots=True)
+class _Gathered:
+    """Frames of an array that the library gathers before its threads are given the chunks of all of them.
+
+    Attributes
+    ----------
+    extent : tuple of int
+        Along the index axes, in storage order.
+    frames : int
+        How many there are.
+    period : int, optional
+        After so many frames of an array, fewer of them are complete, too.
+    nbytes : int
+        Memory of their chunks, all of which is taken with the first frame.
+    """
+
+    extent: tuple[int, ...]
+    frames: int
+    period: int | None
+    nbytes: int
+
+    @classmethod
+    def of(cls, plan: WritePlan) -> _Gathered:
+        """Find out how much the library gathers, from the most memory that it says an array takes.
+
+        That is a chunk along one axis with all of what is faster. The axis is the slowest one, or a faster one where
+        chunks are one frame along those before.
+        """
+        geometry, axes = plan.geometry, _stored_axes(plan)
+        most = _most_memory(replace(plan, codec=Codec(name="none")))[1] - geometry.frame_bytes
+        rows, columns, *chunk = geometry.layer_shape
+        plane = rows * columns * math.prod(chunk[-2:]) * np.dtype(geometry.dtype).itemsize
+        found: list[_Gathered] = []
+        for place in range(max(1, len(axes))):
+            extent, frames = [1] * len(axes), 1
+            for i, axis in enumerate(axes[place:]):
+                length = geometry.chunks[axis.storage_axis] if i == 0 else axis.count or 1
+                extent[axis.storage_axis] = length
+                frames *= length
+            period = math.prod(axis.count or 1 for axis in axes[place:]) if place else None
+            found.append(cls(tuple(extent), frames, period, frames * plane))
+            if axes and geometry.chunks[axes[place].storage_axis] > 1:
+                break
+        return next((gathered for gathered in reversed(found) if gathered.nbytes >= most), found[0])
+
+    def ends_with(self, number: int) -> bool:
+        """Tell whether all of them are there with a frame of the array, by its number."""
+        place = number + 1 if self.period is None else number % self.period + 1
+        return place % self.frames == 0 or place == self.period
+
+
+def _most_memory(plan: WritePlan) -> tuple[int, int]:
+    """Return the most memory that the library says its queue takes, and each array."""
+    one, two = (
+        int(_settings(plan, plan.root, {n: str(n) for n in range(arrays)}).get_maximum_memory_usage())
+        for arrays in (1, 2)
+    )
+    return 2 * one - two, two - one
+
+
+def _allowed_behind(plan: WritePlan, gathered: _Gathered) -> int:
+    """Return how many bytes of gathered chunks may wait: enough for the library's threads while more are gathered."""
+    return max(_BEHIND_BYTES, _BEHIND_FRAMES * plan.geometry.frame_bytes, gathered.nbytes // 4)
+
+
+def _link_chunks(plan: WritePlan, aside: Path) -> list[Path]:
+    """Make the folders of chunks, and links to them elsewhere; return the links, none where they can't be made."""
+    links = []
+    for array, key in _keys(plan).items():
+        chunks, elsewhere = plan.array_path(array) / "c", aside / key
+        chunks.mkdir(exist_ok=True)
+        elsewhere.mkdir()
+        links.append(elsewhere / "c")
+        try:
+            links[-1].symlink_to(chunks, target_is_directory=True)
+        except OSError:  # on Windows without the privilege
+            return []
+    return links
+
+
+def _open_streams(
+    plan: WritePlan, aside: Path, *, linked: bool
+) -> tuple[list[az.ZarrStream], list[tuple[az.ZarrStream, str]]]:
     """Return the streams, and for each array its stream and its key there.
 
-    One stream writes all arrays, to folders elsewhere whose chunks are those of the arrays. Where links can't be made
-    (on Windows without the privilege), each array has a stream that writes to its own folder; the documents of the
-    dataset are put back when the library has closed.
+    One stream writes all arrays, to folders elsewhere whose chunks are those of the arrays. Without links, each array
+    has a stream that writes to its own folder; the dataset's documents are put back when the library has closed.
     """
     keys = _keys(plan)
-    folders = [plan.array_path(array) for array in keys]
-    for folder in folders:
-        (folder / "c").mkdir(exist_ok=True)
-    try:
-        for folder, key in zip(folders, keys.values(), strict=True):
-            elsewhere = aside / key
-            elsewhere.mkdir()
-            (elsewhere / "c").symlink_to(folder / "c", target_is_directory=True)
-    except OSError:
-        streams = [az.ZarrStream(_settings(plan, folder, {array: ""})) for array, folder in enumerate(folders)]
-        return streams, [(stream, "") for stream in streams]
-    stream = az.ZarrStream(_settings(plan, aside, keys))
-    return [stream], [(stream, key) for key in keys.values()]
-
-
-def _raise_if_failed(stream: az.ZarrStream, key: str) -> None:
-    """Raise if the library's threads have failed, which it tells whoever gives it something, be it nothing."""
-    with _log_level_lock:
-        level = az.get_log_level()
-        az.set_log_level(az.LogLevel.NONE)  # else it says on standard output that there is nothing
-        try:
-            stream.skip(0, key=key)
-        finally:
-            az.set_log_level(level)
+    if linked:
+        stream = az.ZarrStream(_settings(plan, aside, keys))
+        return [stream], [(stream, key) for key in keys.values()]
+    streams = [az.ZarrStream(_settings(plan, plan.array_path(array), {array: ""})) for array in keys]
+    return streams, [(stream, "") for stream in streams]
 
 
 def _keys(plan: WritePlan) -> dict[int, str]:
     """Return the key of each array in a stream that writes all of them."""
     return {array: str(array) for array in range(len(plan.layout.images))}
-
-
-def _allowed_behind(plan: WritePlan) -> int:
-    """Return how many bytes of complete chunks may wait for the library's threads."""
-    return max(_BEHIND_BYTES, _BEHIND_FRAMES * plan.geometry.frame_bytes)
 
 
 def _stored_axes(plan: WritePlan) -> list[Any]:
