@@ -20,8 +20,9 @@ from ome_writers._router import Router
 from ome_writers.backends import acquire_zarr as module
 from ome_writers.backends._behind import ChunksBehind
 from ome_writers.backends.acquire_zarr import AcquireZarrSink
+from ome_writers.engine import plan_memory
 from ome_writers.errors import WriteError
-from ome_writers.settings import Codec
+from ome_writers.settings import BufferSettings, Codec
 from ome_writers.testing.datasets import (
     Axes,
     acquisition,
@@ -240,6 +241,15 @@ def test_positions_that_are_not_open_need_no_memory(tmp_path: Path) -> None:
         needed.append(AcquireZarrSink.memory_needed(plan))
     assert needed[0] < 500 << 20
     assert needed[1] > 400 * 2048**2 * 2
+
+
+def test_the_usual_budget_holds_a_light_sheet(tmp_path: Path) -> None:
+    """64 frames of 2048 x 2048 that the library gathers, to store them in another order, fit without a setting."""
+    axes: Axes = {"t": (2,), "z": (32, 16), "c": (2,), "y": (2048, 256), "x": (2048, 256)}
+    plan = make_plan(tmp_path / "a.zarr", AcquireZarrSink, acquisition(axes, compression="blosc-lz4"))
+    assert plan.layout.axes[1].name != plan.geometry.dimension_names[1]
+    assert plan_memory(AcquireZarrSink, plan, BufferSettings()).buffers >= 2
+    assert AcquireZarrSink.memory_needed(plan) > 64 * 2048**2 * 2
 
 
 # ---- skipped frames --------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ counts those that are in the files, and waits while too many are not.
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import tempfile
 import threading
@@ -91,10 +92,12 @@ class AcquireZarrSink(FrameSink):
 
         All arrays share the queue, which stays taken once frames have been there.
         """
-        gathered = _Gathered.of(plan)
+        geometry, gathered = plan.geometry, _Gathered.of(plan)
+        queue, _ = _most_memory(plan)
         at_once = plan.layout.open_blocks(gathered.extent) * gathered.nbytes
-        queue, of_array = _most_memory(plan)  # what an array takes counts, but not that of all arrays at once
-        return queue + of_array - gathered.nbytes + at_once + _allowed_behind(plan, gathered)
+        chunk = math.prod(geometry.chunks) * np.dtype(geometry.dtype).itemsize
+        encoded = 0 if plan.codec.name == "none" else min(gathered.nbytes, chunk * (os.cpu_count() or 1))
+        return queue + geometry.frame_bytes + at_once + encoded + _allowed_behind(plan, gathered)
 
     def __init__(self, plan: WritePlan) -> None:
         self._plan = plan
@@ -108,9 +111,7 @@ class AcquireZarrSink(FrameSink):
         self._shard_frames = (shards[0] if self._axes else 1) * math.prod(axis.count or 1 for axis in self._axes[1:])
         self._appended = [0] * len(self._folders)
         self._lit = np.ones(geometry.layer_shape[:2], np.bool_)
-        self._shown: list[dict[Cell, Shown]] = [
-            {} for _ in arrays
-        ]  # chunks that are not black, while they are gathered
+        self._shown: list[dict[Cell, Shown]] = [{} for _ in arrays]  # what is not black of chunks being gathered
         self._black: defaultdict[int, list[Cell]] = defaultdict(list)
         self._black_chunks = BlackChunks(plan)
         self._behind = ChunksBehind(plan)
