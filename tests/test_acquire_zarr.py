@@ -22,7 +22,7 @@ from ome_writers.backends._behind import ChunksBehind
 from ome_writers.backends.acquire_zarr import AcquireZarrSink
 from ome_writers.engine import plan_memory
 from ome_writers.errors import WriteError
-from ome_writers.settings import BufferSettings, Codec
+from ome_writers.settings import AcquisitionSettings, BufferSettings, Codec
 from ome_writers.testing.datasets import (
     Axes,
     acquisition,
@@ -54,6 +54,11 @@ CODECS = {
     "zstd": Codec(name="zstd", level=1),
     "zstd, better": Codec(name="zstd", level=19),
 }
+
+
+def _settings(folder: Path, axes: Axes) -> AcquisitionSettings:
+    fields = acquisition(axes).model_dump() | {"root_path": str(folder / "a.ome.zarr"), "format": "acquire-zarr"}
+    return AcquisitionSettings.model_validate(fields)
 
 
 # ---- how far the library is behind -----------------------------------------------------------------------------------
@@ -159,9 +164,7 @@ def test_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(f"{path} can't be a link to {target}, {target_is_directory=}")
 
     monkeypatch.setattr(Path, "symlink_to", refused)
-    settings = acquisition(GRIDS["positions"])
-    settings.root_path = str(tmp_path / "a.ome.zarr")
-    settings.format = "acquire-zarr"  # type: ignore[assignment]
+    settings = _settings(tmp_path, GRIDS["positions"])
     frames = random_pixels((48, 64, 96), "uint16")
     with create_stream(settings) as stream:
         for frame in frames:
@@ -373,9 +376,7 @@ def test_the_folder_of_links_is_removed(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("tempfile.mkdtemp", lambda **_: str(aside))
     if waits:
         monkeypatch.setattr(module, "_allowed_behind", lambda *_: 0)
-    settings = acquisition({"t": (64, 1, 4), "p": (2,), "y": (64,), "x": (96,)})
-    settings.root_path = str(tmp_path / "a.ome.zarr")
-    settings.format = "acquire-zarr"  # type: ignore[assignment]
+    settings = _settings(tmp_path, {"t": (64, 1, 4), "p": (2,), "y": (64,), "x": (96,)})
     frames = random_pixels((128, 64, 96), "uint16")
     stream = create_stream(settings)
     for frame in frames[:64]:

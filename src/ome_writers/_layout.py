@@ -56,6 +56,11 @@ class ArrayGeometry:
         return math.prod(self.frame_shape) * np.dtype(self.dtype).itemsize
 
     @property
+    def chunk_bytes(self) -> int:
+        """Bytes of one chunk before compression."""
+        return math.prod(self.chunks) * np.dtype(self.dtype).itemsize
+
+    @property
     def layer_shape(self) -> tuple[int, ...]:
         """Shape of one layer of chunks: rows and columns of chunks in the frame, then the shape of a chunk."""
         (height, width), (tall, wide) = self.frame_shape, self.chunks[-2:]

@@ -12,16 +12,16 @@ import math
 import os
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
 from typing import Final, TypeAlias
 
-import numpy as np
-
 from ome_writers.abc import WritePlan
 
+from ._decompression import ZSTD_MAGIC
+
 _BLOSC_HEADER: Final = struct.Struct("<4B3I")
-_ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _ZSTD_HEADER_MAX: Final = 18
 _ZSTD_DICTIONARY_BYTES: Final = (0, 1, 2, 4)
 _ZSTD_SIZE_BYTES: Final = (0, 2, 4, 8)
@@ -32,6 +32,16 @@ Place: TypeAlias = tuple[int, int]
 """Number of an array, and of shards along its slowest axis."""
 
 LengthAt: TypeAlias = Callable[[FileIO, int], int | None]
+
+
+@dataclass(slots=True)
+class _Shards:
+    """Those at a place, while not all of their chunks are known to be in files."""
+
+    expected: int = 0
+    complete: bool = False  # whether no more are to be expected
+    written: int = 0  # at the last look
+    files: dict[str, tuple[int, int]] = field(default_factory=dict)  # chunks, and where they end
 
 
 class ChunksBehind:
@@ -49,12 +59,9 @@ class ChunksBehind:
         self._sliced = len(geometry.shape) > 2  # along index axes, of which the first one leads the paths of shards
         shards = geometry.shards or geometry.chunks
         self._per_shard = math.prod(s // c for s, c in zip(shards, geometry.chunks, strict=True))
-        self._chunk_bytes = math.prod(geometry.chunks) * np.dtype(geometry.dtype).itemsize
+        self._chunk_bytes = geometry.chunk_bytes
         self._length_at = _LENGTHS[plan.codec.name]
-        self._expected: dict[Place, int] = {}
-        self._written: dict[Place, int] = {}  # at the last look
-        self._found: dict[Place, dict[str, tuple[int, int]]] = {}  # chunks and their end, by file
-        self._complete: set[Place] = set()
+        self._shards: dict[Place, _Shards] = {}
         self._behind = 0
 
     def expect(self, array: int, shard: int, chunks: int, *, last: bool) -> None:
@@ -71,11 +78,10 @@ class ChunksBehind:
         last : bool
             Whether these shards are complete with them.
         """
-        place = array, shard
-        self._expected[place] = self._expected.get(place, 0) + chunks
+        shards = self._shards.setdefault((array, shard), _Shards())
+        shards.expected += chunks
+        shards.complete = last
         self._behind += chunks
-        if last:
-            self._complete.add(place)
 
     def nbytes(self, allowed: int) -> int:
         """Return how many bytes, before compression, are behind, or may be; looks at files if those are not allowed."""
@@ -85,20 +91,17 @@ class ChunksBehind:
 
     def _look(self) -> None:
         behind = 0
-        for place, expected in list(self._expected.items()):
-            if (written := self._written.get(place, 0)) < expected:
-                written = self._written[place] = self._count_all(place)
-            if written >= expected and place in self._complete:
-                self._complete.remove(place)
-                for known in (self._expected, self._written, self._found):
-                    known.pop(place, None)
-            behind += max(0, expected - written)
+        for place, shards in list(self._shards.items()):
+            if shards.written < shards.expected:
+                shards.written = self._count_all(place, shards.files)
+            behind += max(0, shards.expected - shards.written)
+            if shards.complete and shards.written >= shards.expected:
+                del self._shards[place]
         self._behind = behind
 
-    def _count_all(self, place: Place) -> int:
-        """Return how many chunks the shards at a place hold."""
+    def _count_all(self, place: Place, found: dict[str, tuple[int, int]]) -> int:
+        """Return how many chunks the shards at a place hold, given what was found in their files, which is kept."""
         array, shard = place
-        found = self._found.setdefault(place, {})
         root = self._roots[array] / str(shard) if self._sliced else self._roots[array]
         for folder, _, names in os.walk(root):
             for name in names:
@@ -136,11 +139,11 @@ def _zstd_length(file: FileIO, at: int) -> int | None:
     """Return the length of a frame of zstd: its header, its blocks up to the last one, and its checksum."""
     file.seek(at)
     header = file.read(_ZSTD_HEADER_MAX)
-    if len(header) <= len(_ZSTD_MAGIC) or not header.startswith(_ZSTD_MAGIC):
+    if len(header) <= len(ZSTD_MAGIC) or not header.startswith(ZSTD_MAGIC):
         return None
-    descriptor = header[len(_ZSTD_MAGIC)]
+    descriptor = header[len(ZSTD_MAGIC)]
     single_segment = descriptor >> 5 & 1
-    end = at + len(_ZSTD_MAGIC) + 1 + (1 - single_segment) + _ZSTD_DICTIONARY_BYTES[descriptor & 3]
+    end = at + len(ZSTD_MAGIC) + 1 + (1 - single_segment) + _ZSTD_DICTIONARY_BYTES[descriptor & 3]
     end += _ZSTD_SIZE_BYTES[descriptor >> 6] or single_segment
     last = False
     while not last:

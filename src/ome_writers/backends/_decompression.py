@@ -19,7 +19,8 @@ from ._encoding import crc32c
 CHECKSUM_BYTES: Final = 4
 """Bytes of a checksum, after what it is of."""
 
-_ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
+ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
+"""What a frame of zstd begins with."""
 
 Data: TypeAlias = bytes | memoryview
 ByteCodec: TypeAlias = Callable[[Data, range], Data]
@@ -89,7 +90,7 @@ def _from_zstd(data: Data, allowed: range) -> memoryview:
 
 def _zstd_content_size(data: Data) -> int | None:
     """Return the bytes that a zstd frame says that it decompresses to; None if it does not say (RFC 8878, 3.1.1.1)."""
-    if data[:4] != _ZSTD_MAGIC or len(data) < 9:
+    if data[:4] != ZSTD_MAGIC or len(data) < 9:
         raise CorruptChunkError("it is not a frame of zstd")
     descriptor = data[4]
     single_segment = bool(descriptor & 0x20)

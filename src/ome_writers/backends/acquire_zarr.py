@@ -95,8 +95,8 @@ class AcquireZarrSink(FrameSink):
         geometry, gathered = plan.geometry, _Gathered.of(plan)
         queue, _ = _most_memory(plan)
         at_once = plan.layout.open_blocks(gathered.extent) * gathered.nbytes
-        chunk = math.prod(geometry.chunks) * np.dtype(geometry.dtype).itemsize
-        encoded = 0 if plan.codec.name == "none" else min(gathered.nbytes, chunk * (os.cpu_count() or 1))
+        in_hand = min(gathered.nbytes, geometry.chunk_bytes * (os.cpu_count() or 1))
+        encoded = 0 if plan.codec.name == "none" else in_hand
         return queue + geometry.frame_bytes + at_once + encoded + _allowed_behind(plan, gathered)
 
     def __init__(self, plan: WritePlan) -> None:
