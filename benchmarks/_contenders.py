@@ -124,16 +124,32 @@ def _document(workload: Workload) -> dict[str, Any]:
     return array_document(plan_layout(settings).geometry, workload.compression)
 
 
-def _tensorstore_arrays(workload: Workload, path: Path) -> list[Any]:
+def _chunk_codecs(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the codecs of a chunk, also of one inside of a shard, as they stand in a document."""
+    codecs: list[dict[str, Any]] = document["codecs"]
+    return codecs[0]["configuration"]["codecs"] if codecs[0]["name"] == "sharding_indexed" else codecs
+
+
+def _document_of_others(workload: Workload) -> dict[str, Any]:
+    """Return the document that leaves to blosc what is neither codec nor level nor shuffle."""
+    document = _document(workload)
+    for codec in _chunk_codecs(document):
+        if codec["name"] == "blosc":
+            codec["configuration"]["blocksize"] = 0
+    return document
+
+
+def _tensorstore_arrays(workload: Workload, path: Path, document: dict[str, Any] | None = None) -> list[Any]:
     import tensorstore as ts
 
+    document = document or _document(workload)
     context = ts.Context({"file_io_sync": False, "cache_pool": {"total_bytes_limit": 0}})
     return [
         ts.open(
             {
                 "driver": "zarr3",
                 "kvstore": {"driver": "file", "path": str(path / workload.array_path(position))},
-                "metadata": _document(workload),
+                "metadata": document,
             },
             create=True,
             context=context,
@@ -156,13 +172,15 @@ def tensorstore_loop(workload: Workload, pixels: Frames, path: Path, *, gathers:
     return timing
 
 
-def tensorstore_frames(workload: Workload, pixels: Frames, path: Path) -> Timing:
+def tensorstore_frames(workload: Workload, pixels: Frames, path: Path, *, same_blocks: bool = False) -> Timing:
     """Copy each frame to the shard that it belongs to; write whole shards with tensorstore while the next are filled.
 
-    One shard is being written at a time, and its memory is used again.
+    One shard is being written at a time, and its memory is used again. Codec, level and shuffle are those of a stream;
+    the blocks into which blosc cuts a chunk are its own choice, unless they are to be the same as in a stream.
     """
     start = time.perf_counter()
-    arrays = _tensorstore_arrays(workload, path)
+    document = _document(workload) if same_blocks else _document_of_others(workload)
+    arrays = _tensorstore_arrays(workload, path, document)
     step = workload.block_shape[:-2]
     places = [
         (
@@ -263,8 +281,7 @@ def _acquire_stream(workload: Workload, path: Path) -> Any:
         )
         if acquired != list(workload.stored):
             array.storage_dimension_order = [*workload.stored, "y", "x"]
-        codecs = _document(workload)["codecs"]
-        codecs = codecs[0]["configuration"]["codecs"] if codecs[0]["name"] == "sharding_indexed" else codecs
+        codecs = _chunk_codecs(_document(workload))
         if codecs[-1]["name"] == "blosc":
             blosc = codecs[-1]["configuration"]
             array.compression = az.CompressionSettings(
@@ -321,19 +338,23 @@ def limit(workload: Workload, pixels: Frames, path: Path) -> Timing:
         frames = (pixels[number % len(pixels)] for number in range(workload.frames))
         return Timing(writing=_copy_and_write(path, frames, buffer, per_file))
     chunks = list(_distinct_chunks(workload, pixels))
-    cores = os.cpu_count() or 1
+    cores, count = os.cpu_count() or 1, workload.nbytes // chunks[0].nbytes
     encode = _encoder(workload)
-    everything = [chunks[i % len(chunks)] for i in range(workload.nbytes // chunks[0].nbytes)]
+
+    def encode_share(core: int) -> None:
+        for number in range(core, count, cores):
+            encode(chunks[number % len(chunks)])  # what comes out is not kept: that would take fresh memory
+
     with ThreadPoolExecutor(cores) as pool:
-        list(pool.map(encode, chunks[: 4 * cores]))
+        encoded = list(pool.map(encode, chunks))
+        per_file = int(np.prod(workload.block_shape)) // int(np.prod(workload.chunk_shape))
+        buffer = np.zeros(max(map(len, encoded)), np.uint8)
+        copies = (np.frombuffer(encoded[number % len(encoded)], np.uint8) for number in range(count))
+        writing = _copy_and_write(path, copies, buffer, per_file)
         start = time.perf_counter()
-        shares = pool.map(lambda core: [encode(chunk) for chunk in everything[core::cores]], range(cores))
-        encoded = [piece for share in list(shares) for piece in share]
+        list(pool.map(encode_share, range(cores)))
         encoding = time.perf_counter() - start
-    per_file = int(np.prod(workload.block_shape)) // int(np.prod(workload.chunk_shape))
-    buffer = np.zeros(max(map(len, encoded)), np.uint8)
-    copies = (np.frombuffer(piece, np.uint8) for piece in encoded)
-    return Timing(writing=max(encoding, _copy_and_write(path, copies, buffer, per_file)))
+    return Timing(writing=max(encoding, writing))
 
 
 def copy_and_write(workload: Workload, pixels: Frames, path: Path) -> Timing:
@@ -398,11 +419,9 @@ def _encoder(workload: Workload) -> Callable[[Frames], bytes]:
     from numcodecs import blosc
 
     blosc.use_threads = False
-    codecs = _document(workload)["codecs"]
-    codecs = codecs[0]["configuration"]["codecs"] if codecs[0]["name"] == "sharding_indexed" else codecs
-    settings = codecs[-1]["configuration"]
-    name, level = settings["cname"].encode(), settings["clevel"]
-    return lambda chunk: blosc.compress(chunk, name, level, 1, 0, 2)
+    settings = _chunk_codecs(_document(workload))[-1]["configuration"]
+    name, level, block_bytes = settings["cname"].encode(), settings["clevel"], settings["blocksize"]
+    return lambda chunk: blosc.compress(chunk, name, level, blosc.SHUFFLE, block_bytes, chunk.itemsize)
 
 
 def _distinct_chunks(workload: Workload, pixels: Frames) -> Iterator[Frames]:
@@ -439,8 +458,12 @@ GATHERING_LOOPS: dict[str, Contender] = {
 COPY_AND_WRITE = "copy and write()"
 """The contender that shows what a paced camera can expect of the machine."""
 
+SAME_BLOCKS = "tensorstore frames, same blocks"
+"""The contender that compresses with the blocks of a stream."""
+
 OTHERS: dict[str, Contender] = {
     "tensorstore frames": tensorstore_frames,
+    SAME_BLOCKS: partial(tensorstore_frames, same_blocks=True),
     "acquire-zarr frames": acquire_zarr_frames,
     "limit": limit,
     COPY_AND_WRITE: copy_and_write,

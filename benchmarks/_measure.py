@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import mmap
 import os
-import random
 import re
 import shutil
 import subprocess
@@ -23,10 +21,10 @@ import psutil
 from ._contenders import CONTENDERS, COPY_AND_WRITE
 from ._workloads import Frames, Workload
 
-CACHED_FILE = Path("/var/tmp/ome-writers-benchmarks.cache")  # noqa: S108  on a disk, if there is one
-_FREE_BYTES = 1 << 29
 _ROUND_SECONDS = 2.5  # longer than the pause between two rounds in which the machine gives memory back
+_QUIET_SECONDS = 30.0  # after it the machine has given back what an earlier measurement has left
 _SMALL_BYTES = 1 << 26
+_PIECE_BYTES = 1 << 23
 _CLEAR_REFS = Path("/proc/self/clear_refs")  # of Linux: writing 5 resets the peak of resident memory
 
 
@@ -92,7 +90,7 @@ def _run(task: Mapping[str, object]) -> Measurement:
             if workload.fps is None:
                 have_memory_free(2 * workload.nbytes + (1 << 30))
             else:
-                _have_memory_in_use()
+                time.sleep(_QUIET_SECONDS)
         before = reset_peak()
         timing = contender(workload, pixels, path)
         latencies = np.array(timing.calls or [0.0]) * 1e3
@@ -116,36 +114,30 @@ def _first_shards(workload: Workload) -> Workload:
 
 # A virtual machine is lent memory by its host when it first touches it (measured: 20 ms for 8 MB), and gives back what
 # lies free, in rounds of two seconds. That is not a cost of writing, and whoever comes first would pay for the others.
+# In each round all of its processors stand still for up to 200 ms. A camera that sets the pace would feel that, so
+# before it nothing is done until the files of an earlier measurement are given back (measured: 5 GB take 20 seconds).
 
 
 def have_memory_free(nbytes: int) -> None:
-    """Use memory once and give it back, so that the machine has it for the next two seconds.
+    """Use memory as files do, once, and give it back, so that the machine has it for the next two seconds.
 
     The process under test stays as it is: it has to get this memory from the operating system anew.
     """
-    pages = np.empty(min(nbytes, psutil.virtual_memory().available // 2), np.uint8)
-    pages[:: mmap.PAGESIZE] = 1
-    time.sleep(_ROUND_SECONDS)
-
-
-def _have_memory_in_use() -> None:
-    """Fill free memory with the cache of a file, as on a computer that has run for a while.
-
-    Memory of the cache is not free, so it stays with the machine, and the system hands it to whoever needs some. That
-    takes too long for those who write as fast as they can (0.8 GB/s), and is next to nothing at the pace of a camera.
-    The file is one hole: it takes no room on the disk.
-    """
-    if not CACHED_FILE.parent.is_dir():
+    if sys.platform != "linux":
         return
-    total, step = psutil.virtual_memory().total, 1 << 23
-    piece = bytearray(step)
-    with CACHED_FILE.open("ab+", buffering=0) as file:
-        file.truncate(8 * total)
-        file.seek(random.randrange(7 * total))  # noqa: S311  most likely not in the cache yet
-        for _ in range(total // step):
-            if psutil.virtual_memory().free < _FREE_BYTES:
-                break
-            file.readinto(piece)
+    piece = bytes(_PIECE_BYTES)
+    file = os.memfd_create("have-memory-free")
+    try:
+        for _ in range(min(nbytes, psutil.virtual_memory().available - _PIECE_BYTES) // _PIECE_BYTES):
+            os.write(file, piece)
+        time.sleep(_ROUND_SECONDS)
+    finally:
+        os.close(file)
+
+
+def held_memory(spare: int) -> Frames:
+    """Return all memory that is available but for ``spare`` bytes, touched: the host can't take it back."""
+    return np.ones(max(0, psutil.virtual_memory().available - spare) // 2, np.uint16)
 
 
 def reset_peak() -> int:

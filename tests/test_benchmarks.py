@@ -7,11 +7,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks._contenders import CONTENDERS, LOOPS, Timing
-from benchmarks._measure import _run
+from benchmarks._contenders import CONTENDERS, COPY_AND_WRITE, LOOPS, SAME_BLOCKS, Timing
+from benchmarks._measure import _run, held_memory
 from benchmarks._workloads import WORKLOADS, Frames, Workload
 from benchmarks.loops import main as loops_main
 from benchmarks.replay import CONTENDERS as REPLAY_CONTENDERS
@@ -30,8 +31,9 @@ def test_benchmarks_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     rows = json.loads(saved.read_text())["rows"]
     assert {row["workload"] for row in rows} == set(WORKLOADS)
     ours = {"direct stream", "tensorstore stream"}
-    others = {"tensorstore frames", "acquire-zarr frames", "limit", "copy and write()"}
+    others = {"tensorstore frames", SAME_BLOCKS, "acquire-zarr frames", "limit", COPY_AND_WRITE}
     assert {row["contender"] for row in rows} == ours | others
+    assert [row["workload"] for row in rows if row["contender"] == SAME_BLOCKS] == ["sharded-blosc-zstd"]
     assert all(run["wrong_frames"] == 0 and run["gigabytes_per_second"] > 0 for row in rows for run in row["runs"])
     printed = capsys.readouterr().out
     assert all(name in printed for name in WORKLOADS)
@@ -68,6 +70,25 @@ def test_a_wrong_frame_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setitem(CONTENDERS, "careless", careless)
     assert _run({"contender": "careless", "workload": asdict(TINY), "scratch": str(tmp_path)}).wrong_frames == 2
+
+
+def test_memory_is_held_but_for_some() -> None:
+    """What is to be left is left: memory that others may have taken meanwhile is no reason to take more."""
+    available = psutil.virtual_memory().available
+    assert held_memory(available - (64 << 20)).nbytes < available // 2
+    assert held_memory(2 * available).nbytes == 0
+
+
+def test_other_writers_choose_their_blocks(tmp_path: Path) -> None:
+    """The loop that streams are compared with leaves the size of blosc's blocks to blosc, but for the one with ours."""
+    workload = WORKLOADS["sharded-blosc-zstd"].scaled(0.1).shrunk(64)
+    sizes = {}
+    for name in ("tensorstore frames", SAME_BLOCKS, "direct stream"):
+        path = tmp_path / f"{name}.ome.zarr"
+        CONTENDERS[name](workload, workload.pixels(), path)
+        (codec,) = json.loads((path / "0" / "zarr.json").read_text())["codecs"]
+        sizes[name] = codec["configuration"]["codecs"][-1]["configuration"]["blocksize"]
+    assert sizes == {"tensorstore frames": 0, SAME_BLOCKS: 1 << 19, "direct stream": 1 << 19}
 
 
 def test_places_and_numbers_agree() -> None:

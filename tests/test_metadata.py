@@ -219,7 +219,11 @@ def test_array_document_opens_with_zarrs(tmp_path: Path, dtype: str) -> None:
         ("uint16", "none", None),
         ("uint16", "zstd", {"level": 3, "checksum": False}),
         ("uint16", "blosc-lz4", {"cname": "lz4", "clevel": 5, "shuffle": "shuffle", "typesize": 2, "blocksize": 0}),
-        ("int8", "blosc-zstd", {"cname": "zstd", "clevel": 3, "shuffle": "noshuffle", "typesize": 1, "blocksize": 0}),
+        (
+            "int8",
+            "blosc-zstd",
+            {"cname": "zstd", "clevel": 3, "shuffle": "noshuffle", "typesize": 1, "blocksize": 524288},
+        ),
     ],
 )
 def test_compression_is_configured(dtype: str, compression: str, expected: dict[str, Any] | None) -> None:

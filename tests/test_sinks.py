@@ -65,6 +65,19 @@ class TestAcquireZarrSink(FrameSinkConformance):
         assert not (tmp_path / "data.zarr").exists()
 
 
+@pytest.mark.parametrize("conformance", [TestDirectSink, TestTensorStoreSink, TestZarrPythonSink, TestZarrsSink])
+def test_blosc_cuts_chunks_as_the_document_says(
+    tmp_path: Path, conformance: type[BlockSinkConformance | LayerSinkConformance]
+) -> None:
+    """With zstd a block takes half a MiB: the header of each chunk says so, and so does the array's document."""
+    suite = conformance()
+    plan = suite.plan(tmp_path, acquisition({"t": (1,), "y": (1024,), "x": (1024,)}, "uint16", "blosc-zstd"))
+    suite.write_all(plan, [np.random.default_rng(0).poisson(100, (1, 1024, 1024)).astype("uint16")])
+    header = (plan.array_path(0) / "c" / "0" / "0" / "0").read_bytes()[:16]
+    assert int.from_bytes(header[8:12], "little") == 1 << 19
+    assert plan.array_document["codecs"][-1]["configuration"]["blocksize"] == 1 << 19
+
+
 # ---- the suites themselves -----------------------------------------------------------------------------------------
 # ruff: noqa: D102
 

@@ -60,7 +60,7 @@ def _compressor(codec: Codec) -> Callable[[Any], bytes] | None:
         python_blosc.set_releasegil(True)  # for the whole process, as is the next
         python_blosc.set_nthreads(1)  # each worker is a thread already
         return lambda chunk: python_blosc.compress(chunk, chunk.itemsize, level, shuffle, name)
-    return lambda chunk: blosc.compress(chunk, name.encode(), level, shuffle)
+    return lambda chunk: blosc.compress(chunk, name.encode(), level, shuffle, codec.block_bytes)
 
 
 def _with_checksum(data: bytes) -> bytes:

@@ -76,7 +76,7 @@ def _chunk_codecs(codec: Codec, itemsize: int) -> list[dict[str, Any]]:
             "clevel": codec.level,
             "shuffle": _SHUFFLES[codec.shuffle or "none"],
             "typesize": itemsize,
-            "blocksize": 0,
+            "blocksize": codec.block_bytes,
         }
         codecs.append({"name": "blosc", "configuration": configuration})
     return [*codecs, {"name": "crc32c"}] if codec.checksum else codecs
