@@ -57,10 +57,10 @@ def main(argv: list[str]) -> int:
     if args.side:
         workloads = [workload.shrunk(args.side) for workload in workloads]
     fast, paced = [w for w in workloads if w.fps is None], [w for w in workloads if w.fps is not None]
+    _run(paced, args, results)  # it takes long, and more memory; and to give back what is held would disturb it
     held = held_memory(_SPARE_BYTES) if args.hold_memory and fast else None
     _run(fast, args, results)
-    del held  # a camera that sets the pace takes long, and needs more
-    _run(paced, args, results)
+    del held
     title = f"medians of {args.runs} interleaved runs; {_machine()}"
     console.print(comparison(results, title))
     if args.plot:

@@ -461,6 +461,9 @@ COPY_AND_WRITE = "copy and write()"
 SAME_BLOCKS = "tensorstore frames, same blocks"
 """The contender that compresses with the blocks of a stream."""
 
+AS_THEY_ARE = ("tensorstore frames", "acquire-zarr frames")
+"""Others that take frames from a camera, with all that codec, level and shuffle leave open as they choose it."""
+
 OTHERS: dict[str, Contender] = {
     "tensorstore frames": tensorstore_frames,
     SAME_BLOCKS: partial(tensorstore_frames, same_blocks=True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -25,6 +26,8 @@ _ROUND_SECONDS = 2.5  # longer than the pause between two rounds in which the ma
 _QUIET_SECONDS = 30.0  # after it the machine has given back what an earlier measurement has left
 _SMALL_BYTES = 1 << 26
 _PIECE_BYTES = 1 << 23
+_LARGE_PAGES_BYTES = 1 << 29
+_RESERVE_BYTES = 1 << 30  # of available memory, left to others
 _CLEAR_REFS = Path("/proc/self/clear_refs")  # of Linux: writing 5 resets the peak of resident memory
 
 
@@ -119,20 +122,22 @@ def _first_shards(workload: Workload) -> Workload:
 
 
 def have_memory_free(nbytes: int) -> None:
-    """Use memory as files do, once, and give it back, so that the machine has it for the next two seconds.
+    """Use memory once, as files do and some as processes do, and give it back: then the machine has it for a while.
 
     The process under test stays as it is: it has to get this memory from the operating system anew.
     """
     if sys.platform != "linux":
         return
     piece = bytes(_PIECE_BYTES)
-    file = os.memfd_create("have-memory-free")
-    try:
-        for _ in range(min(nbytes, psutil.virtual_memory().available - _PIECE_BYTES) // _PIECE_BYTES):
-            os.write(file, piece)
+    with os.fdopen(os.memfd_create("have-memory-free"), "wb", buffering=0) as file:
+        file.writelines(itertools.repeat(piece, min(nbytes, _to_spare()) // _PIECE_BYTES))
+        pages = np.ones(min(_LARGE_PAGES_BYTES, _to_spare()), np.uint8)
         time.sleep(_ROUND_SECONDS)
-    finally:
-        os.close(file)
+        del pages
+
+
+def _to_spare() -> int:
+    return max(0, int(psutil.virtual_memory().available) - _RESERVE_BYTES)
 
 
 def held_memory(spare: int) -> Frames:

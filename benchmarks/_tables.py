@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from rich.table import Table
 
+from ._contenders import AS_THEY_ARE
 from ._measure import Measurement
 
 Results: TypeAlias = dict[tuple[str, str], list[Measurement]]
@@ -67,8 +68,8 @@ def picture(results: Results, path: Path, title: str) -> None:
 
 
 def _others(results: Results, workload: str) -> list[list[Measurement]]:
-    """Return the measurements of those that take frames from a camera, without this project."""
-    return [runs for (w, c), runs in results.items() if w == workload and c.endswith("frames")]
+    """Return the measurements of those that take frames from a camera, without this project, each as it is."""
+    return [results[workload, contender] for contender in AS_THEY_ARE if (workload, contender) in results]
 
 
 def _ratio(runs: list[Measurement], others: list[list[Measurement]]) -> float:

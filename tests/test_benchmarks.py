@@ -75,7 +75,8 @@ def test_a_wrong_frame_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_memory_is_held_but_for_some() -> None:
     """What is to be left is left: memory that others may have taken meanwhile is no reason to take more."""
     available = psutil.virtual_memory().available
-    assert held_memory(available - (64 << 20)).nbytes < available // 2
+    held = held_memory(available - (1 << 28)).nbytes
+    assert 1 << 26 < held < 1 << 29
     assert held_memory(2 * available).nbytes == 0
 
 
