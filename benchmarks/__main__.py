@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ._contenders import COPY_AND_WRITE, SAME_BLOCKS, STREAMS
+from ._contenders import AS_THEY_ARE, COPY_AND_WRITE, SAME_BLOCKS, STREAMS
 from ._measure import held_memory, measure
 from ._tables import Results, comparison, picture
 from ._workloads import WORKLOADS, Workload
@@ -43,9 +43,9 @@ def _contenders(workload: Workload, backends: list[str]) -> list[str]:
     """Return who writes a workload."""
     names = [f"{backend} stream" for backend in backends]
     if workload.fps is not None:  # a camera that sets the pace: only latency and memory tell
-        return [*names, "tensorstore frames", "acquire-zarr frames", COPY_AND_WRITE]
+        return [*names, *AS_THEY_ARE, COPY_AND_WRITE]
     same_blocks = [SAME_BLOCKS] if workload.compression == "blosc-zstd" else []  # elsewhere all have the same
-    return [*names, "tensorstore frames", *same_blocks, "acquire-zarr frames", "limit"]
+    return [*names, *AS_THEY_ARE, *same_blocks, "limit"]
 
 
 def main(argv: list[str]) -> int:

@@ -139,10 +139,9 @@ def _document_of_others(workload: Workload) -> dict[str, Any]:
     return document
 
 
-def _tensorstore_arrays(workload: Workload, path: Path, document: dict[str, Any] | None = None) -> list[Any]:
+def _tensorstore_arrays(workload: Workload, path: Path, document: dict[str, Any]) -> list[Any]:
     import tensorstore as ts
 
-    document = document or _document(workload)
     context = ts.Context({"file_io_sync": False, "cache_pool": {"total_bytes_limit": 0}})
     return [
         ts.open(
@@ -161,7 +160,7 @@ def _tensorstore_arrays(workload: Workload, path: Path, document: dict[str, Any]
 def tensorstore_loop(workload: Workload, pixels: Frames, path: Path, *, gathers: bool = False) -> Timing:
     """Write whole shards with tensorstore, each awaited before the next."""
     start = time.perf_counter()
-    arrays = _tensorstore_arrays(workload, path)
+    arrays = _tensorstore_arrays(workload, path, _document(workload))
     creating = time.perf_counter() - start
 
     def write(position: int, where: tuple[slice, ...], block: Frames) -> None:
