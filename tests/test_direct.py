@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from io import FileIO
 from pathlib import Path
@@ -372,6 +373,9 @@ class Disk:
             def open(self, path: Path, mode: str) -> FileIO:
                 return (File if path.parent.name == "writing" else FileIO)(path, mode)
 
+            def write(self, file: FileIO, *pieces: memoryview) -> int:
+                return super().write(file, memoryview(b"".join(pieces)))  # so that it comes to the file above
+
         self.file_class = File
         monkeypatch.setattr(_files, "system", Files())
 
@@ -391,6 +395,33 @@ def test_short_writes_are_continued(
     assert disk.writes > 8
     check_files(plan)
     assert_reads(plan, 0, frames)
+
+
+@pytest.mark.parametrize("most", [1, 3, 4, 7, 1000])
+@pytest.mark.parametrize("at_once", [True, False], ids=["writev", "write"])
+def test_pieces_are_written_whole(tmp_path: Path, most: int, at_once: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pieces stand in a file one after the other, however many a system call takes and wherever it stops."""
+    pieces = [np.arange(n, dtype="<u2") for n in (2, 0, 1, 5)] + [b"", b"abc"] + [bytes([i % 251]) for i in range(5000)]
+    calls = []
+
+    def short(descriptor: int, buffers: Sequence[memoryview]) -> int:
+        calls.append(len(buffers))
+        return os.write(descriptor, b"".join(buffers)[:most])
+
+    if not at_once:
+        monkeypatch.delattr(os, "writev", raising=False)
+    elif hasattr(os, "writev"):
+        monkeypatch.setattr(os, "writev", short)
+    else:
+        pytest.skip("this system has no writev()")
+    with FileIO(tmp_path / "a", "wb") as file:
+        _files.write_all(file, *pieces)
+        _files.write_all(file)
+    assert (tmp_path / "a").read_bytes() == b"".join(
+        piece.tobytes() if isinstance(piece, np.ndarray) else piece for piece in pieces
+    )
+    assert bool(calls) == at_once
+    assert max(calls, default=0) <= _files._MOST_PIECES
 
 
 @pytest.mark.parametrize("room", [0, 1, 12, 17])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -811,11 +812,11 @@ class SlowFiles(FileSystem):
         """Return the time."""
         return self.now
 
-    def write(self, file: FileIO, data: memoryview) -> int:
+    def write(self, file: FileIO, *pieces: memoryview) -> int:
         """Write everything, and let time pass."""
         self.calls += 1
         self.now += self.seconds
-        return super().write(file, data)
+        return super().write(file, *pieces)
 
     def write_at(self, file: FileIO, data: memoryview, offset: int) -> int:
         """Write at a place, as slowly."""
@@ -858,17 +859,46 @@ def test_a_slow_file_system_delays_notes_not_frames(tmp_path: Path, slow_files: 
     fates.close()
 
 
+def test_what_is_settled_stays_settled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that writes notes which another one has just changed does not bring back what they were before."""
+    begun, gate = threading.Event(), threading.Event()
+
+    class Files(FileSystem):
+        def write_at(self, file: FileIO, data: memoryview, offset: int) -> int:
+            if threading.current_thread() is threading.main_thread():
+                raise OSError(errno.EIO, "not now")  # so that the notes wait for the next thread
+            if threading.current_thread() is draining:
+                begun.set()
+                assert gate.wait(30)
+            return super().write_at(file, data, offset)
+
+    fates = FrameFates(tmp_path / "frames.txt", b"", 3)
+    monkeypatch.setattr(_files, "system", Files())
+    for number in range(3):
+        fates.note(number, APPENDED)
+    draining, settling = (threading.Thread(target=call) for call in (fates.drain, lambda: fates.settle([0, 1, 2])))
+    draining.start()
+    assert begun.wait(30)
+    settling.start()
+    settling.join(0.05)
+    gate.set()
+    draining.join(30)
+    settling.join(30)
+    fates.close()
+    assert read_fates(tmp_path / "frames.txt").tolist() == [APPENDED] * 3
+
+
 class GatedFiles(FileSystem):
     """A file system whose first write waits."""
 
     def __init__(self) -> None:
         self.begun, self.gate = threading.Event(), threading.Event()
 
-    def write(self, file: FileIO, data: memoryview) -> int:
+    def write(self, file: FileIO, *pieces: memoryview) -> int:
         """Wait, then write."""
         self.begun.set()
         assert self.gate.wait(30)
-        return super().write(file, data)
+        return super().write(file, *pieces)
 
 
 def test_draining_waits_for_records_of_other_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

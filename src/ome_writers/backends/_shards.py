@@ -93,8 +93,7 @@ class Shard:
         file = self._at_end()
         if len(pieces) > 1 and sum(map(_nbytes, pieces)) < len(pieces) * _SMALL_BYTES:
             pieces = [b"".join(pieces)]  # a copy costs less than as many system calls
-        for piece in pieces:
-            write_all(file, piece)
+        write_all(file, *pieces)
         self._dirty = True
         lengths = np.broadcast_to(np.asarray(sizes, "<u8"), slots.shape)
         ends = self._size + np.cumsum(lengths)

@@ -11,6 +11,7 @@ are chunks in the arrays. A frame that an interruption has cost is ``l``: its ch
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -44,8 +45,8 @@ the frames. On a local one it takes about a microsecond, and every frame is note
 class FrameFates:
     """Notes frames as they are taken.
 
-    All bytes are kept in memory, too, and are written at their places: to write them twice, from two threads or after
-    Ctrl-C, does no harm, so that no lock is needed that an interruption could leave locked.
+    All bytes are kept in memory, too, and are written at their places: to write them twice, such as after Ctrl-C, does
+    no harm. One thread at a time does it: what it has read could be changed, and be in the file, before it is written.
 
     Parameters
     ----------
@@ -66,6 +67,7 @@ class FrameFates:
         self._slow = 0  # calls in a row that took long
         self._next = 0.0  # when note may write again
         self._file = _files.system.open(path, "rb+" if path.exists() else "wb")
+        self._lock = threading.Lock()  # of the file
 
     def note(self, frame: int, fate: int) -> None:
         """Note a frame; when this returns that is in the file, or a moment later where writing takes long.
@@ -128,15 +130,16 @@ class FrameFates:
             self._file.close()
 
     def _write(self) -> None:
-        first = self._written
-        waiting = bytes(self._all[first:])
-        _files.write_all_at(self._file, waiting, first)
-        self._written = first + len(waiting)
+        with self._lock:
+            first = self._written
+            waiting = bytes(self._all[first:])
+            _files.write_all_at(self._file, waiting, first)
+            self._written = first + len(waiting)
 
     def _change(self, frames: Iterable[int], fate: int) -> None:
         for run in ranges_of(sorted(frames)):
-            self._all[run.start : run.stop] = _BYTES[fate] * len(run)
-            with suppress(OSError, ValueError):  # a disk that fails, or a file that is closed
+            with self._lock, suppress(OSError, ValueError):  # a disk that fails, or a file that is closed
+                self._all[run.start : run.stop] = _BYTES[fate] * len(run)
                 _files.write_all_at(self._file, bytes(self._all[run.start : run.stop]), run.start)
 
 

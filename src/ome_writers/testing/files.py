@@ -126,8 +126,9 @@ class FaultyFileSystem(_files.FileSystem):
         self._check("open", path)
         return super().open(path, mode)
 
-    def write(self, file: FileIO, data: memoryview) -> int:
+    def write(self, file: FileIO, *pieces: memoryview) -> int:
         """Write some of the data, or fail, perhaps after a part of it."""
+        data = pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces))
         return self._write(file, data, lambda part: super(FaultyFileSystem, self).write(file, part))
 
     def write_at(self, file: FileIO, data: memoryview, offset: int) -> int:
