@@ -72,7 +72,9 @@ def _run(workloads: list[Workload], args: argparse.Namespace, results: Results) 
     """Add measurements of workloads, interleaved, to the results."""
     for run in range(args.runs):
         for workload in workloads:
-            for contender in _contenders(workload, args.backend):
+            contenders = _contenders(workload, args.backend)
+            first = run * len(contenders) // args.runs  # another one in each run
+            for contender in contenders[first:] + contenders[:first]:
                 done = measure(contender, workload, args.scratch)
                 results.setdefault((workload.name, contender), []).append(done)
                 rate = f"{done.gigabytes_per_second:.2f} GB/s"
