@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,12 +65,13 @@ def _settings(folder: Path, axes: Axes) -> AcquisitionSettings:
 # ---- how far the library is behind -----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("size", [1, 4])
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("grid", GRIDS)
 def test_complete_chunks_are_found_in_files(
-    tmp_path: Path, grid: str, codec: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, grid: str, codec: str, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sooner or later nothing is behind, whatever the grid, the codec and the pixels, so that a sink never gives up."""
+    """Nothing stays behind, whatever grid, codec, pixels and batches, so that a sink never waits until it gives up."""
     monkeypatch.setattr(module, "_allowed_behind", lambda *_: 0)
     monkeypatch.setattr(module, "_GIVE_UP_SECONDS", 30)
     expected = 0
@@ -84,16 +86,29 @@ def test_complete_chunks_are_found_in_files(
     plan = make_plan(tmp_path / "data.zarr", AcquireZarrSink, acquisition(GRIDS[grid], compression=CODECS[codec]))
     router, rng = Router(plan.layout.axes), np.random.default_rng(0)
     sink = AcquireZarrSink(plan)
+    batches: dict[int, list[Any]] = {array: [] for array in range(len(plan.layout.images))}
+
+    def write(array: int) -> None:
+        if batches[array]:
+            sink.write_frames(array, np.stack(batches[array]))
+            batches[array].clear()
+        assert sink._behind.nbytes(0) == 0
+
     try:
         for number in range(router.total or 0):
             array, _ = router.locate(number)
             frame = rng.integers(1, 1 << 8, plan.geometry.frame_shape, np.uint16)
             frame[: len(frame) * (number % 3) // 2] = 0  # black chunks are not in the files before the end
             if number % 11 == 10:
+                write(array)
                 sink.skip_frames(array, 1)
+                write(array)
             else:
-                sink.write_frames(array, frame[np.newaxis] * (number % 7 != 5))
-            assert sink._behind.nbytes(0) == 0
+                batches[array].append(frame * (number % 7 != 5))
+            if len(batches[array]) == size:
+                write(array)
+        for array in batches:
+            write(array)
         black = sum(len(cells) for cells in sink._black.values())
     finally:
         sink.close()

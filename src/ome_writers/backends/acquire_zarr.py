@@ -128,8 +128,12 @@ class AcquireZarrSink(FrameSink):
 
     def write_frames(self, array: int, frames: Block) -> None:
         """Append frames, which the library copies to its queue; wait while too many chunks are not in files yet."""
-        self._note_shown(array, frames)
-        self._append(array, frames)
+        first, number = 0, self._appended[array]
+        for stop in range(1, len(frames) + 1):
+            if stop == len(frames) or self._gathered.ends_with(number + stop - 1):
+                self._note_shown(array, frames[first:stop])  # of the chunks that these frames complete, no later ones
+                self._append(array, frames[first:stop])
+                first = stop
 
     def skip_frames(self, array: int, count: int) -> None:
         """Append frames of zeros: chunks that are left with nothing else are not stored.
