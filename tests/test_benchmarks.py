@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,8 @@ import pytest
 
 from benchmarks.__main__ import main
 from benchmarks._contenders import CONTENDERS, COPY_AND_WRITE, LOOPS, SAME_BLOCKS, Timing
-from benchmarks._measure import _run, held_memory
+from benchmarks._measure import _run, held_memory, memory_at_hand
+from benchmarks._reserve import _AHEAD_BYTES, Reserve
 from benchmarks._workloads import WORKLOADS, Frames, Workload
 from benchmarks.loops import main as loops_main
 from benchmarks.replay import CONTENDERS as REPLAY_CONTENDERS
@@ -78,6 +80,43 @@ def test_memory_is_held_but_for_some(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=5000))
     assert held_memory(1000).nbytes == 4000
     assert held_memory(6000).nbytes == 0
+
+
+def test_a_reserve_gives_up_what_others_use() -> None:
+    """As much stays free as there was, and a little more, until the reserve is used up."""
+    size, used = 8 * _AHEAD_BYTES, 0
+
+    def free() -> int:
+        return 1_000_000_000 + size - sum(piece.nbytes for piece in reserve.pieces) - used
+
+    reserve = Reserve(0, lambda: 0)
+    assert reserve.pieces == []
+    reserve = Reserve(size, free)
+    assert sum(piece.nbytes for piece in reserve.pieces) == size
+    reserve.keep_free()
+    reserve.give_up()
+    assert free() == 1_000_000_000 + _AHEAD_BYTES
+    for used in range(0, 6 * _AHEAD_BYTES, _AHEAD_BYTES // 3):  # noqa: B007  what free() counts
+        reserve.give_up()
+        assert 0 <= free() - 1_000_000_000 - _AHEAD_BYTES < _AHEAD_BYTES
+    used = 9 * _AHEAD_BYTES
+    reserve.give_up()
+    assert reserve.pieces == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is reserved")
+def test_memory_at_hand_ends_with_its_use() -> None:
+    """The process that has memory ready is there as long as it is used, and not for small measurements."""
+    parent = psutil.Process()
+
+    def reserving() -> list[psutil.Process]:
+        return [child for child in parent.children() if "benchmarks._reserve" in child.cmdline()]
+
+    with memory_at_hand(1 << 26, quiet_seconds=0.0):
+        assert len(reserving()) == 1
+    assert not reserving()
+    with memory_at_hand(0):
+        assert not reserving()
 
 
 def test_other_writers_choose_their_blocks(tmp_path: Path) -> None:
