@@ -43,6 +43,7 @@ from ome_writers.engine import (
     _engine,
     _forms,
     _plan,
+    _upkeep,
     plan_memory,
 )
 from ome_writers.errors import (
@@ -962,10 +963,10 @@ def test_ctrl_c_on_the_way_to_the_writers_names_what_is_lost(
     rig = start(axes, kind=kind, part_bytes=1, buffer=BufferSettings(workers=1, timeout=20), batch=2)
     submit, calls = rig.workers.submit, itertools.count()
 
-    def interrupted(task: Callable[[], None]) -> None:
+    def interrupted(task: Callable[[], None], *shard: Any) -> None:
         if next(calls) == call:
             raise KeyboardInterrupt
-        submit(task)
+        submit(task, *shard)
 
     def append_and_close() -> None:
         rig.append_numbered(9)
@@ -1034,8 +1035,8 @@ def test_an_interrupted_close_can_be_called_again(
 def test_a_dead_writer_thread_is_noticed(start: Start, kind: type[MemorySink]) -> None:
     """When threads are gone, as in the child of a fork, waiting for them is an error and not a hang."""
     rig = start({"t": (9, 2), **YX}, kind=kind)
-    rig.workers._tasks.put(None)
-    rig.workers._tasks.put(None)
+    rig.workers._calls.put(False)
+    rig.workers._calls.put(False)
     for thread in rig.workers._threads:
         thread.join(20)
     rig.append_numbered(2)
@@ -1123,7 +1124,7 @@ def test_skipped_frames_take_no_memory(start: Start) -> None:
     rig.append_numbered(4)
     assert rig.sink.begun.wait(20)
     rig.engine.skip(100_000)
-    assert rig.workers._tasks.qsize() <= 1
+    assert len(rig.workers._tasks) <= 1
     assert rig.engine.stats().frames_skipped == 100_000
     gate.set()
     rig.append(np.ones(FRAME, np.uint16))
@@ -1176,7 +1177,7 @@ def test_growth_is_announced_about_once_a_second(
 ) -> None:
     """However fast frames come, the extent of a growing array is announced once a second, and on flush."""
     clock = Clock()
-    monkeypatch.setattr(_engine, "time", clock)
+    monkeypatch.setattr(_upkeep, "time", clock)
     rig = start({"t": (None, 2), **YX}, kind=kind, batch=2)
 
     def advance(seconds: float) -> None:
@@ -1205,11 +1206,11 @@ def test_growth_is_announced_after_the_data_are_written(
     start: Start, kind: type[MemorySink], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reader who sees an extent finds the data; of several arrays only those that have grown are named."""
-    monkeypatch.setattr(_engine, "_GROWTH_SECONDS", 0.0)
+    monkeypatch.setattr(_upkeep, "_GROWTH_SECONDS", 0.0)
     gate = threading.Event()
     rig = start({"t": (None,), "p": (2,), **YX}, kind=kind, faults=Faults(gate=gate), buffer=BufferSettings(workers=1))
     found: list[bool] = []
-    rig.engine._on_growth = lambda grown: found.extend(
+    rig.engine._upkeep._on_growth = lambda grown: found.extend(
         rig.sink.counts(array).shape[0] >= extent for array, extent in grown.items()
     )
     rig.append_numbered(3)
@@ -1224,7 +1225,7 @@ def test_growth_is_announced_after_the_data_are_written(
 @UNORDERED
 def test_growth_never_falls(start: Start, kind: type[MemorySink], monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks that are complete out of order do not make an array shorter."""
-    monkeypatch.setattr(_engine, "_GROWTH_SECONDS", 0.0)
+    monkeypatch.setattr(_upkeep, "_GROWTH_SECONDS", 0.0)
     first_may_go = threading.Event()
     rig = start({"t": (None, 2), **YX}, kind=kind, buffer=BufferSettings(workers=2, timeout=20))
     write = rig.sink._store
@@ -1249,15 +1250,15 @@ def test_a_failed_announcement_loses_no_frames(
     start: Start, kind: type[MemorySink], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When a shape can't be written the stream goes on and tries again; flush tells, and claims no frame lost."""
-    monkeypatch.setattr(_engine, "_GROWTH_SECONDS", 0.0)
+    monkeypatch.setattr(_upkeep, "_GROWTH_SECONDS", 0.0)
     rig = start({"t": (None, 2), **YX}, kind=kind, batch=2)
-    announce, tries = rig.engine._on_growth, []
+    announce, tries = rig.engine._upkeep._on_growth, []
 
     def fail(grown: Mapping[int, int]) -> None:
         tries.append(grown)
         raise DISK_FULL
 
-    rig.engine._on_growth = fail
+    rig.engine._upkeep._on_growth = fail
     rig.append_numbered(2)
     rig.workers.wait()
     rig.append_numbered(2)
@@ -1265,7 +1266,7 @@ def test_a_failed_announcement_loses_no_frames(
         rig.engine.flush()
     assert caught.value.frames == ()
     assert len(tries) > 1
-    rig.engine._on_growth = announce
+    rig.engine._upkeep._on_growth = announce
     rig.append_numbered(1)
     rig.engine.flush()
     assert rig.grown[-1][0] >= 4
@@ -1275,7 +1276,7 @@ def test_a_failed_announcement_loses_no_frames(
 
 def test_bounded_acquisitions_announce_nothing(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """Arrays that do not grow have their final shape from the start."""
-    monkeypatch.setattr(_engine, "_GROWTH_SECONDS", 0.0)
+    monkeypatch.setattr(_upkeep, "_GROWTH_SECONDS", 0.0)
     rig = start({"t": (4,), **YX})
     rig.append_numbered(4)
     rig.engine.flush()

@@ -507,7 +507,7 @@ def test_a_folder_that_vanishes(
     tmp_path: Path, gone: str, axes: Axes, after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When the dataset is deleted while it is written, the caller learns it, and close ends and names all frames."""
-    monkeypatch.setattr("ome_writers.engine._engine._GROWTH_SECONDS", 0.0)
+    monkeypatch.setattr("ome_writers.engine._upkeep._GROWTH_SECONDS", 0.0)
     before = threads()
     run = Run(settings_for(tmp_path / "parent", axes))
     run.append(after, metadata=True)
@@ -746,7 +746,7 @@ def test_a_writer_that_raises(
 ) -> None:
     """Whatever a sink raises in a writer's thread: the caller gets it, close ends, and no frame is lost silently."""
     monkeypatch.setattr(_begin, "load_backend", lambda name: FailingSink)
-    monkeypatch.setattr("ome_writers.engine._engine._SYNC_SECONDS", 0.0)
+    monkeypatch.setattr("ome_writers.engine._upkeep._SYNC_SECONDS", 0.0)
     FailingSink.method, FailingSink.error, FailingSink.left = method, error, 1
     axes = GEOMETRIES["several shards a frame" if method == "write_chunks" else "chunks of 3"]
     before = threads()

@@ -38,7 +38,7 @@ from test_engine import SINKS, MemorySink, build, wait_until
 pytestmark = pytest.mark.timeout(60)
 
 Pixels = npt.NDArray[Any]
-PERIOD = "ome_writers.engine._engine._GROWTH_SECONDS"
+PERIOD = "ome_writers.engine._upkeep._GROWTH_SECONDS"
 LIMIT = 5.0  # s; what takes longer than that hangs
 YX: Axes = {"y": (4, 2), "x": (3,)}
 
@@ -541,9 +541,9 @@ def test_skipped_layers_without_shards_queue_nothing(tmp_path: Path, monkeypatch
     submitted: list[Any] = []
     submit = stream._engine._workers.submit
 
-    def counted(task: Callable[[], None]) -> None:
+    def counted(task: Callable[[], None], *shard: Any) -> None:
         submitted.append(task)
-        submit(task)
+        submit(task, *shard)
 
     monkeypatch.setattr(stream._engine._workers, "submit", counted)
     stream.append(frames[0])

@@ -157,6 +157,45 @@ def test_workers_do_tasks_before_what_is_not_urgent() -> None:
     assert workers.ahead is None
 
 
+def test_workers_prefer_shards_that_nobody_writes_to() -> None:
+    """A task of a shard that is being written to lets those of others go first, and keeps its place among its own."""
+    workers, gates, done = Workers(2), [threading.Event() for _ in range(2)], list[str]()
+    begun = threading.Barrier(3, timeout=LIMIT)
+
+    def hold(gate: threading.Event) -> None:
+        begun.wait()
+        assert gate.wait(LIMIT)
+
+    workers.submit(lambda: hold(gates[0]), "a")
+    workers.submit(lambda: hold(gates[1]), "b")
+    begun.wait()
+    for number, shard in enumerate(["a", "a", "b", "c", "a", None, "c"]):
+        workers.submit(lambda number=number, shard=shard: done.append(f"{number}{shard}"), shard)  # type: ignore[misc]
+    gates[1].set()
+    end = time.monotonic() + LIMIT
+    while len(done) < 7:  # the last ones, too, though their shard is still being written to
+        assert time.monotonic() < end
+        time.sleep(0.001)
+    assert done == ["2b", "3c", "5None", "6c", "0a", "1a", "4a"]
+    gates[0].set()
+    workers.stop()
+    assert not workers._shards
+    assert not workers._tasks
+
+
+def test_a_call_without_a_task_does_no_harm() -> None:
+    """Ctrl-C between a call and its task leaves workers that do what comes next, and can be waited for."""
+    workers, done = Workers(2), list[int]()
+    workers._calls.put(True)
+    for number in range(5):
+        workers.submit(lambda number=number: done.append(number), "a")  # type: ignore[misc]
+    workers.wait()
+    workers._calls.put(True)
+    workers.stop()
+    assert sorted(done) == list(range(5))
+    assert workers._pending == 0
+
+
 @pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="schedulers of Linux")
 @pytest.mark.parametrize("batch", [True, False])
 def test_workers_do_not_interrupt_their_caller(batch: bool) -> None:

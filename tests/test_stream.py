@@ -51,7 +51,7 @@ def ome_xml_images(path: Path) -> list[ome_types.model.Image]:
 @pytest.fixture
 def growth_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Announce the extent of growing arrays whenever a block is written, not once a second."""
-    monkeypatch.setattr("ome_writers.engine._engine._GROWTH_SECONDS", 0.0)
+    monkeypatch.setattr("ome_writers.engine._upkeep._GROWTH_SECONDS", 0.0)
 
 
 # ---- per-frame metadata --------------------------------------------------------------------------------------------

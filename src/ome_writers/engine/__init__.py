@@ -2,12 +2,13 @@
 
 from ._assembly import BlockAssembly, LayerAssembly, end_of_begun_layers, first_to_rewrite
 from ._batches import BatchAssembly
-from ._engine import Engine, StreamStats
+from ._engine import Engine
 from ._fates import APPENDED, FATES_FILE, LOST, PENDING, SKIPPED, FrameFates, ranges_of, read_fates, write_fates
 from ._frames import encode_metadata
 from ._plan import MemoryPlan, plan_memory
 from ._pool import BufferPool
 from ._records import RECORDS_FILE, RECORDS_PER_IMAGE, RecordLog
+from ._stats import StreamStats
 from ._workers import Workers
 
 __all__ = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import product
 from operator import add, floordiv, mod, sub
@@ -137,6 +137,11 @@ class _BoxAssembly:
         """Return what hands a box to the sink."""
         raise NotImplementedError
 
+    def shard_of(self, parcel: Parcel) -> Hashable:
+        """Return None: a box has its files for itself."""
+        del parcel
+        return None
+
     def frame_numbers(self, parcel: Parcel) -> list[int]:
         """Return the numbers of the frames that a box holds, ascending."""
         return sorted(
@@ -232,11 +237,13 @@ class LayerAssembly(_BoxAssembly):
         self._parts = form.parts
         self._sharded = geometry.shards is not None
         rows, columns = geometry.layer_shape[:2]
-        self._per_shard: Index = ()
-        if sink.takes_groups and geometry.shards is not None and len(self._parts) == 1:
-            self._per_shard = per_shard = tuple(map(floordiv, geometry.shards, geometry.chunks))
+        self._per_shard: Index | None = None  # layers in a shard along each index axis, if it holds whole layers
+        if geometry.shards is not None:
+            per_shard = tuple(map(floordiv, geometry.shards, geometry.chunks))
             if rows <= per_shard[-2] and columns <= per_shard[-1]:
-                self.group = max(1, _GROUP_BYTES // form.nbytes(()))
+                self._per_shard = per_shard[:-2]
+                if sink.takes_groups and len(self._parts) == 1:
+                    self.group = max(1, _GROUP_BYTES // form.nbytes(()))
 
     def tasks(self, parcel: Parcel) -> Sequence[Callable[[], None]]:
         """Return what hands a layer to the sink, part by part, or tells that there is nothing in it."""
@@ -247,17 +254,23 @@ class LayerAssembly(_BoxAssembly):
             return (partial(self._sink.skip_layer, array, cell),)
         return [partial(self._sink.write_chunks, array, cell, rows.start, pixels[rows]) for rows in self._parts]
 
+    def shard_of(self, parcel: Parcel) -> tuple[int, Index] | None:
+        """Return array and place of the shard that holds a whole layer, if one does."""
+        if self._per_shard is None:
+            return None
+        return parcel.array, tuple(map(floordiv, self._cell(parcel), self._per_shard))
+
     def grouped(self, parcels: Sequence[Parcel]) -> Iterator[tuple[Sequence[Parcel], Callable[[], None]]]:
         """Yield layers of one shard that go to the sink together, and what hands them over."""
-        by_shard: dict[tuple[int, Index], list[Parcel]] = {}
+        by_shard: dict[tuple[int, Index] | None, list[Parcel]] = {}
         for parcel in parcels:
             cell = self._cell(parcel)
             if self._pixels(parcel) is None:
                 yield (parcel,), partial(self._sink.skip_layer, parcel.array, cell)
             else:
-                shard = tuple(map(floordiv, cell, self._per_shard))
-                by_shard.setdefault((parcel.array, shard), []).append(parcel)
-        for (array, _), members in by_shard.items():
+                by_shard.setdefault(self.shard_of(parcel), []).append(parcel)
+        for members in by_shard.values():
+            array = members[0].array
             layers = [parcel.pixels for parcel in members if parcel.pixels is not None]
             yield members, partial(self._sink.write_layers, array, list(map(self._cell, members)), layers)
 

@@ -86,6 +86,10 @@ class BatchAssembly:
         """Return what hands a batch to the sink."""
         return (lambda: self._write(parcel),)
 
+    def shard_of(self, parcel: Parcel) -> None:
+        """Return None: batches go to the sink in their order."""
+        del parcel
+
     def _write(self, parcel: Parcel) -> None:
         """Hand the frames of a batch to the sink, and leave out those that were skipped."""
         count = parcel.extent[0] - parcel.remaining

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,53 +18,15 @@ from ome_writers._router import Router
 from ome_writers.abc import FramesLostError, LayersLostError
 from ome_writers.errors import FrameCountError, SettingsError, StreamClosedError, WriteError
 
+from ._failures import Failures
 from ._fates import APPENDED, SKIPPED, FrameFates, ranges_of
 from ._frames import as_frame, encode_metadata
 from ._parcels import Assembly, Parcel
 from ._pool import Buffer, BufferPool
 from ._records import RecordLog
+from ._stats import StreamStats
+from ._upkeep import Upkeep
 from ._workers import Workers
-
-_GROWTH_SECONDS: Final = 1.0
-"""How often the extent of a growing array is announced, at most."""
-
-_SYNC_SECONDS: Final = 0.7
-"""After this time everything is put on the medium, so that it is there within a second."""
-
-
-@dataclass(frozen=True, slots=True)
-class StreamStats:
-    """What a stream has done so far.
-
-    Attributes
-    ----------
-    frames_appended, frames_written, frames_skipped : int
-        Frames taken, frames handed to storage, and frames left out.
-    bytes_in, bytes_out : int
-        Bytes of the frames taken and of those handed to storage, both uncompressed.
-    buffered_bytes, max_buffered_bytes : int
-        Memory that holds frames now, and at most so far.
-    buffer_bytes : int
-        Memory that may hold frames.
-    stalled_seconds : float
-        How long ``append`` has waited for memory in all.
-    workers : int
-        Threads that write.
-    first_frame : int
-        Number of the first frame of this stream: 0, unless it resumes a dataset. Everything else counts from there.
-    """
-
-    frames_appended: int
-    frames_written: int
-    frames_skipped: int
-    bytes_in: int
-    bytes_out: int
-    buffered_bytes: int
-    max_buffered_bytes: int
-    buffer_bytes: int
-    stalled_seconds: float
-    workers: int
-    first_frame: int
 
 
 @dataclass(slots=True)
@@ -130,8 +91,6 @@ class Engine:
         self._workers = workers
         self._records = records
         self._fates = fates
-        self._on_growth = on_growth
-        self._sync = sync
         self._first_frame = 0
         self._frames = 0  # taken or skipped: the number of the next one
         self._skipped = 0
@@ -145,15 +104,8 @@ class Engine:
         self._state = threading.Lock()
         self._ready: deque[Parcel] = deque()  # small ones, for whichever worker is free
         self._written = 0
-        self._extents: dict[int, int] = {}  # of the unbounded axis, by array
-        self._grown: set[int] = set()  # arrays that have grown since the last announcement
-        self._announced = time.perf_counter()
-        self._announcing = threading.Lock()
-        self._synced = time.perf_counter()
-        self._syncing = threading.Lock()
-        self._failure: tuple[BaseException, str] | None = None  # the first one, and the array's path
-        self._more: list[str] = []  # what else has gone wrong at the end
-        self._lost: list[int] = []
+        self._upkeep = Upkeep(on_growth, sync)
+        self._failures = Failures()
 
     @property
     def closed(self) -> bool:
@@ -178,14 +130,12 @@ class Engine:
     @property
     def lost(self) -> tuple[range, ...]:
         """Frames that are known not to be on disk."""
-        with self._state:
-            lost = set(self._lost)
-        return tuple(ranges_of(sorted(frame for frame in lost if not self._fates.was_skipped(frame))))
+        return tuple(ranges_of(sorted(n for n in self._failures.lost if not self._fates.was_skipped(n))))
 
     @property
     def failed(self) -> bool:
         """Whether anything could not be written."""
-        return self._failure is not None
+        return self._failures.first is not None
 
     def resume(self, frame: int, fates: npt.NDArray[np.uint8]) -> None:
         """Go on at a frame; called before the first one is appended.
@@ -250,11 +200,10 @@ class Engine:
                 self._submit(self._assembly.rest())
             self._workers.wait()
             self._raise_if_failed()
-            if self._sync is not None:
-                self._sync_now(self._sync)
-                self._raise_if_failed()
+            self._sync()
+            self._raise_if_failed()
             try:
-                self._announce()
+                self._upkeep.announce()
             except OSError as error:
                 raise WriteError(
                     f"how far the arrays have grown can't be written: {error}; it is kept for the next try"
@@ -280,8 +229,7 @@ class Engine:
                 self._fates.drain()
             self._submit(self._assembly.rest())
             self._workers.stop()
-            if self._sync is not None:
-                self._sync_now(self._sync)
+            self._sync()
             self._closed = True
             interruptions = [self._finish(step) for step in (self._records.close, self._fates.close, *steps)]
             self._pool.clear()
@@ -330,8 +278,9 @@ class Engine:
                     continue
                 tasks = self._assembly.tasks(parcel)
                 delivery = _Delivery(parcel, len(tasks))
+                shard = self._assembly.shard_of(parcel)
                 for task in tasks:
-                    self._workers.submit(partial(self._carry_out, delivery, task))
+                    self._workers.submit(partial(self._carry_out, delivery, task), shard)
                 done += 1
         except BaseException as error:
             for parcel in parcels[done:]:
@@ -344,8 +293,8 @@ class Engine:
         """Do one of the tasks that write a parcel; the last one counts the parcel and gives its memory back."""
         parcel = delivery.parcel
         try:
-            if self._failure is not None and self._assembly.in_order:
-                raise self._failure[0]
+            if self._failures.first is not None and self._assembly.in_order:
+                raise self._failures.first
             self._drain()
             task()
         except BaseException as error:  # noqa: BLE001  a thread's edge: it is raised in the caller's thread
@@ -413,16 +362,12 @@ class Engine:
         except BaseException as error:  # noqa: BLE001  a thread's edge: it is raised in the caller's thread
             self._fail(error, parcel)
             return
-        with self._state:
-            if reach > self._extents.get(parcel.array, 0):
-                self._extents[parcel.array] = reach
-                self._grown.add(parcel.array)
+        self._upkeep.grow(parcel.array, reach)
 
     def _look_after(self) -> None:
         """Announce growth and have everything on the medium, if that is due."""
         try:
-            self._announce_if_due()
-            self._sync_if_due()
+            self._upkeep.do_what_is_due()
         except BaseException as error:  # noqa: BLE001  a thread's edge: it is raised in the caller's thread
             self._fail(error, None)
 
@@ -432,42 +377,6 @@ class Engine:
             self._fates.drain()
         self._look_after()
 
-    def _sync_if_due(self) -> None:
-        if self._sync is not None and time.perf_counter() - self._synced >= _SYNC_SECONDS:
-            self._sync_now(self._sync, wait=False)
-
-    def _sync_now(self, sync: Callable[[], None], *, wait: bool = True) -> None:
-        """Have everything on the medium, unless another worker is doing that and this one should not wait for it."""
-        if not self._syncing.acquire(blocking=wait):
-            return
-        try:
-            self._synced = time.perf_counter()
-            sync()
-        except BaseException as error:  # noqa: BLE001  raised in the caller's thread
-            self._fail(error, None)
-        finally:
-            self._syncing.release()
-
-    def _announce_if_due(self) -> None:
-        """Announce how far arrays have grown, from time to time; what can't be announced now is tried again later."""
-        if self._grown and time.perf_counter() - self._announced >= _GROWTH_SECONDS:
-            with suppress(OSError):  # no frame is lost; the last try, in close, counts
-                self._announce()
-
-    def _announce(self) -> None:
-        with self._announcing:
-            with self._state:
-                grown = {array: self._extents[array] for array in sorted(self._grown)}
-                self._grown.clear()
-                self._announced = time.perf_counter()
-            try:
-                if grown:
-                    self._on_growth(grown)
-            except BaseException:
-                with self._state:
-                    self._grown.update(grown)
-                raise
-
     # ---- errors ----------------------------------------------------------------------------------------------------
 
     def _fail(self, error: BaseException, parcel: Parcel | None, lost: Iterable[int] = ()) -> None:
@@ -476,12 +385,14 @@ class Engine:
             lost = [*lost, *self._assembly.frames_of(error.layers, self._frames)]
         elif isinstance(error, FramesLostError):
             lost = [*lost, *error.frames]
-        with self._state:
-            self._lost += lost
-            if self._failure is None:
-                self._failure = error, "" if parcel is None else self._paths[parcel.array]
-            elif parcel is None:
-                self._more.append(f"{type(error).__name__}: {error}")
+        self._failures.add(error, None if parcel is None else self._paths[parcel.array], lost)
+
+    def _sync(self) -> None:
+        """Have everything on the medium; what goes wrong is kept."""
+        try:
+            self._upkeep.sync()
+        except BaseException as error:  # noqa: BLE001  raised by the caller, and from then on
+            self._fail(error, None)
 
     def _finish(self, step: Callable[[], None]) -> BaseException | None:
         """Do one of the last steps, again if it is interrupted; return the interruption."""
@@ -502,24 +413,10 @@ class Engine:
             raise StreamClosedError("the stream belongs to the process that this one was forked from; use it there")
         if self._closing:
             raise StreamClosedError("the stream is closed; create another one to write more frames")
-        if self._failure is not None:
-            self._raise_if_failed()
+        self._raise_if_failed()
 
     def _raise_if_failed(self) -> None:
-        if self._failure is None:
+        if self._failures.first is None:
             return
-        error, path = self._failure
-        lost = self.lost
-        what = f"array {path!r}" if path else "the dataset"
-        frames = f" Frames not on disk: {_in_words(lost)}." if lost else ""
-        more = "" if self._closing else " The stream takes no more frames; close it to save what can be saved."
-        if self._more:
-            more += f" Also: {'; '.join(self._more)}."
-        raise WriteError(
-            f"writing {what} failed: {type(error).__name__}: {error}.{frames}{more}", array=path, frames=lost
-        ) from error
-
-
-def _in_words(ranges: tuple[range, ...], most: int = 10) -> str:
-    words = [str(r.start) if len(r) == 1 else f"{r.start} to {r[-1]}" for r in ranges[:most]]
-    return ", ".join(words) + (f" and {len(ranges) - most} more runs" if len(ranges) > most else "")
+        closing = "" if self._closing else " The stream takes no more frames; close it to save what can be saved."
+        self._failures.raise_first(self.lost, closing)

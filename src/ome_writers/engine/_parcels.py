@@ -6,7 +6,7 @@ Nothing here has threads or files; memory for the pixels is attached from outsid
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -94,6 +94,10 @@ class Assembly(Protocol):
 
     def tasks(self, parcel: Parcel) -> Sequence[Callable[[], None]]:
         """Return what hands a parcel to the sink; several tasks may be carried out at once, in any order."""
+        ...
+
+    def shard_of(self, parcel: Parcel) -> Hashable:
+        """Return a name of the shard that the tasks of a parcel append to one at a time; None if there is none."""
         ...
 
     def grouped(self, parcels: Sequence[Parcel]) -> Iterator[tuple[Sequence[Parcel], Callable[[], None]]]:
