@@ -76,7 +76,7 @@ def _run(workloads: list[Workload], args: argparse.Namespace, results: Results) 
     for run in range(args.runs):
         for workload in workloads:
             contenders = _contenders(workload, args.backend)
-            first = run * len(contenders) // args.runs  # another one in each run
+            first = run * len(contenders) // args.runs  # another one in each of the runs, if there are as many
             for contender in contenders[first:] + contenders[:first]:
                 done = measure(contender, workload, args.scratch)
                 results.setdefault((workload.name, contender), []).append(done)

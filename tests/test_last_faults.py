@@ -28,6 +28,7 @@ from ome_writers.backends import _shards
 from ome_writers.backends._shards import WRITING_FOLDER
 from ome_writers.backends.direct import DirectSink
 from ome_writers.engine import BufferPool, RecordLog, Workers, _pool, _workers
+from ome_writers.engine._upkeep import Upkeep
 from ome_writers.errors import WriteError
 from ome_writers.settings import BufferSettings
 from ome_writers.testing.datasets import READERS, Axes, acquisition, finish_documents, make_plan, random_pixels
@@ -532,6 +533,59 @@ def test_no_file_can_be_opened_at_all(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 # ---- skipping ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("axes", "shards"),
+    [
+        ({"t": (4, 1, 2), "y": (4,), "x": (3,)}, {(0, (0,)), (0, (1,))}),
+        ({"t": (4,), **YX}, {None}),
+        ({"t": (4, 1, 2), "y": (4, 2, 1), "x": (3,)}, {None}),
+    ],
+    ids=["shards", "files", "shards in the frame"],
+)
+def test_workers_are_told_which_shard_a_layer_goes_to(
+    tmp_path: Path, axes: Axes, shards: set[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Layers of one shard have its name, so that two shards can grow at once; those in several shards have none."""
+    monkeypatch.setattr("ome_writers.engine._assembly._GROUP_BYTES", 1)  # small layers go together, in order
+    stream = opened(tmp_path, axes)
+    submit, found = stream._engine._workers.submit, list[Any]()
+
+    def noted(task: Callable[[], None], shard: Any = None) -> None:
+        found.append(shard)
+        submit(task, shard)
+
+    monkeypatch.setattr(stream._engine._workers, "submit", noted)
+    for frame in random_pixels((4, *stream._engine._frame_shape), "uint16"):
+        stream.append(frame)
+    stream.close()
+    assert set(found) == shards
+    assert len(found) >= 4
+
+
+def test_ctrl_c_ends_the_waiting_for_a_sync_not_the_stream(tmp_path: Path) -> None:
+    """Who waits for another thread that syncs can be interrupted, and goes on with the stream."""
+    errors: list[BaseException] = []
+    upkeep = Upkeep(lambda _: None, lambda: None, errors.append)
+
+    class Interrupted:
+        def __enter__(self) -> None:
+            raise KeyboardInterrupt
+
+        def __exit__(self, *_: object) -> None:
+            raise AssertionError
+
+    syncing = upkeep._syncing
+    upkeep._syncing = Interrupted()  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        upkeep.sync()
+    assert errors == []
+    upkeep._syncing = syncing
+    upkeep.sync()
+    upkeep._sync = lambda: (_ for _ in ()).throw(KeyboardInterrupt)
+    upkeep.sync()
+    assert [type(error) for error in errors] == [KeyboardInterrupt]
 
 
 def test_skipped_layers_without_shards_queue_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

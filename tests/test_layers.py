@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ome_writers._layout import ArrayGeometry, plan_layout
-from ome_writers.engine import _engine, _forms
+from ome_writers.engine import _engine, _forms, _upkeep
 from ome_writers.engine._forms import ChunkMajor
 from ome_writers.errors import WriteError
 from ome_writers.settings import AcquisitionSettings, BufferSettings
@@ -223,7 +223,7 @@ def test_half_a_frame_alone_in_its_layer(start: Start, monkeypatch: pytest.Monke
 
 def test_growth_follows_what_can_be_read(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sink that knows how far others can read decides what is announced; otherwise it is what was written."""
-    monkeypatch.setattr(_engine, "_GROWTH_SECONDS", 0.0)
+    monkeypatch.setattr(_upkeep, "_GROWTH_SECONDS", 0.0)
     rig = start({"t": (None, 2, 3), "y": (4,), "x": (6,)}, kind=MemoryLayerSink, buffer=BufferSettings(workers=1))
     assert isinstance(rig.sink, MemoryLayerSink)
     sink = rig.sink

@@ -14,8 +14,10 @@ if os.name == "posix":
     import fcntl
 
 
-_MOST_PIECES: Final = os.sysconf("SC_IOV_MAX") if "SC_IOV_MAX" in getattr(os, "sysconf_names", ()) else 16
+_MOST_PIECES: Final = max(16, os.sysconf("SC_IOV_MAX") if "SC_IOV_MAX" in getattr(os, "sysconf_names", ()) else 0)
 """The most pieces that one system call takes; POSIX promises 16."""
+
+_MOST_BYTES: Final = 1 << 30  # in pieces; some systems refuse 2 GiB
 
 _seeking = threading.Lock()
 
@@ -29,7 +31,7 @@ class FileSystem:
 
     def write(self, file: FileIO, *pieces: memoryview) -> int:
         """Write some of the data, which may come in pieces, from its beginning; return how many bytes."""
-        if len(pieces) > 1 and hasattr(os, "writev"):
+        if len(pieces) > 1 and hasattr(os, "writev") and sum(map(len, pieces)) <= _MOST_BYTES:
             return os.writev(file.fileno(), pieces[:_MOST_PIECES])
         return file.write(pieces[0])
 

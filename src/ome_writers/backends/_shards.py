@@ -92,7 +92,7 @@ class Shard:
         """
         file = self._at_end()
         if len(pieces) > 1 and sum(map(_nbytes, pieces)) < len(pieces) * _SMALL_BYTES:
-            pieces = [b"".join(pieces)]  # a copy costs less than as many system calls
+            pieces = [b"".join(pieces)]  # a copy costs less than as many buffers, or system calls
         write_all(file, *pieces)
         self._dirty = True
         lengths = np.broadcast_to(np.asarray(sizes, "<u8"), slots.shape)

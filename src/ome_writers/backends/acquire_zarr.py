@@ -128,25 +128,30 @@ class AcquireZarrSink(FrameSink):
 
     def write_frames(self, array: int, frames: Block) -> None:
         """Append frames, which the library copies to its queue; wait while too many chunks are not in files yet."""
+        stream, key = self._of[array]
+        stream.append(frames, key=key)
         first, number = 0, self._appended[array]
         for stop in range(1, len(frames) + 1):
             if stop == len(frames) or self._gathered.ends_with(number + stop - 1):
                 self._note_shown(array, frames[first:stop])  # of the chunks that these frames complete, no later ones
-                self._append(array, frames[first:stop])
+                self._note_taken(array, stop - first)
                 first = stop
+        self._wait(stream, key)
 
     def skip_frames(self, array: int, count: int) -> None:
         """Append frames of zeros: chunks that are left with nothing else are not stored.
 
         The library can skip frames itself, but then there is in their place what lay in its queue before.
         """
-        for first in range(0, count, len(self._zeros)):
-            self._append(array, self._zeros[: count - first])
-
-    def _append(self, array: int, frames: Block) -> None:
         stream, key = self._of[array]
-        stream.append(frames, key=key)
-        self._note_taken(array, len(frames))
+        for first in range(0, count, len(self._zeros)):
+            zeros = self._zeros[: count - first]
+            stream.append(zeros, key=key)
+            self._note_taken(array, len(zeros))
+            self._wait(stream, key)
+
+    def _wait(self, stream: az.ZarrStream, key: str) -> None:
+        """Wait while too much is not in files yet, as long as that gets less, or a minute."""
         least, give_up = float("inf"), float("inf")
         start = time.monotonic()
         while (behind := self._behind.nbytes(self._allowed)) > self._allowed and time.monotonic() < give_up:

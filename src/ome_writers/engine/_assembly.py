@@ -255,8 +255,8 @@ class LayerAssembly(_BoxAssembly):
         return [partial(self._sink.write_chunks, array, cell, rows.start, pixels[rows]) for rows in self._parts]
 
     def shard_of(self, parcel: Parcel) -> tuple[int, Index] | None:
-        """Return array and place of the shard that holds a whole layer, if one does."""
-        if self._per_shard is None:
+        """Return array and place of the shard that holds a whole layer; None for layers that workers share."""
+        if self._per_shard is None or len(self._parts) > 1:
             return None
         return parcel.array, tuple(map(floordiv, self._cell(parcel), self._per_shard))
 

@@ -104,7 +104,7 @@ class Engine:
         self._state = threading.Lock()
         self._ready: deque[Parcel] = deque()  # small ones, for whichever worker is free
         self._written = 0
-        self._upkeep = Upkeep(on_growth, sync)
+        self._upkeep = Upkeep(on_growth, sync, lambda error: self._fail(error, None))
         self._failures = Failures()
 
     @property
@@ -200,7 +200,7 @@ class Engine:
                 self._submit(self._assembly.rest())
             self._workers.wait()
             self._raise_if_failed()
-            self._sync()
+            self._upkeep.sync()
             self._raise_if_failed()
             try:
                 self._upkeep.announce()
@@ -229,7 +229,7 @@ class Engine:
                 self._fates.drain()
             self._submit(self._assembly.rest())
             self._workers.stop()
-            self._sync()
+            self._upkeep.sync()
             self._closed = True
             interruptions = [self._finish(step) for step in (self._records.close, self._fates.close, *steps)]
             self._pool.clear()
@@ -386,13 +386,6 @@ class Engine:
         elif isinstance(error, FramesLostError):
             lost = [*lost, *error.frames]
         self._failures.add(error, None if parcel is None else self._paths[parcel.array], lost)
-
-    def _sync(self) -> None:
-        """Have everything on the medium; what goes wrong is kept."""
-        try:
-            self._upkeep.sync()
-        except BaseException as error:  # noqa: BLE001  raised by the caller, and from then on
-            self._fail(error, None)
 
     def _finish(self, step: Callable[[], None]) -> BaseException | None:
         """Do one of the last steps, again if it is interrupted; return the interruption."""

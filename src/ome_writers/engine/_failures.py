@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from typing import Final
 
 from ome_writers.errors import WriteError
 
-_MOST_RUNS = 10  # of lost frames, in a message
+_MOST_RUNS: Final = 10  # of lost frames, in a message
 
 
 class Failures:

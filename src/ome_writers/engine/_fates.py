@@ -46,7 +46,8 @@ class FrameFates:
     """Notes frames as they are taken.
 
     All bytes are kept in memory, too, and are written at their places: to write them twice, such as after Ctrl-C, does
-    no harm. One thread at a time does it: what it has read could be changed, and be in the file, before it is written.
+    no harm. One thread at a time does it, others wait for it: what it has read could be changed by them, and be in the
+    file, before it is written.
 
     Parameters
     ----------
@@ -67,7 +68,7 @@ class FrameFates:
         self._slow = 0  # calls in a row that took long
         self._next = 0.0  # when note may write again
         self._file = _files.system.open(path, "rb+" if path.exists() else "wb")
-        self._lock = threading.Lock()  # of the file
+        self._lock = threading.RLock()  # of the file; a handler of signals may close the stream in the middle of a note
 
     def note(self, frame: int, fate: int) -> None:
         """Note a frame; when this returns that is in the file, or a moment later where writing takes long.

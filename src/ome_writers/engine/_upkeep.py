@@ -25,11 +25,19 @@ class Upkeep:
         never overlap, and an array's extent never falls.
     sync : callable, optional
         Has everything that was written on the medium.
+    on_error : callable
+        Called with what the sync raises.
     """
 
-    def __init__(self, on_growth: Callable[[dict[int, int]], None], sync: Callable[[], None] | None) -> None:
+    def __init__(
+        self,
+        on_growth: Callable[[dict[int, int]], None],
+        sync: Callable[[], None] | None,
+        on_error: Callable[[BaseException], None],
+    ) -> None:
         self._on_growth = on_growth
         self._sync = sync
+        self._on_error = on_error
         self._state = threading.Lock()
         self._extents: dict[int, int] = {}  # by array
         self._grown: set[int] = set()  # arrays that have grown since the last announcement
@@ -51,7 +59,7 @@ class Upkeep:
         Raises
         ------
         Exception
-            What the sync raises.
+            What the announcement raises, unless it is an OSError.
         """
         if self._grown and time.perf_counter() - self._announced >= _GROWTH_SECONDS:
             with suppress(OSError):  # no frame is lost; the last try, in close, counts
@@ -81,7 +89,7 @@ class Upkeep:
                 raise
 
     def sync(self) -> None:
-        """Have everything on the medium, after another thread that is doing that."""
+        """Have everything on the medium, after another thread that is doing that; Ctrl-C ends only the waiting."""
         with self._syncing:
             self._sync_now()
 
@@ -95,5 +103,8 @@ class Upkeep:
 
     def _sync_now(self) -> None:
         self._synced = time.perf_counter()
-        if self._sync is not None:
-            self._sync()
+        try:
+            if self._sync is not None:
+                self._sync()
+        except BaseException as error:  # noqa: BLE001  raised in the caller's thread
+            self._on_error(error)
