@@ -336,9 +336,9 @@ def limit(workload: Workload, pixels: Frames, path: Path) -> Timing:
         per_file = int(np.prod(workload.block_shape[:-2]))
         frames = (pixels[number % len(pixels)] for number in range(workload.frames))
         return Timing(writing=_copy_and_write(path, frames, buffer, per_file))
-    chunks = list(_distinct_chunks(workload, pixels))
+    chunks = list(distinct_chunks(workload, pixels))
     cores, count = os.cpu_count() or 1, workload.nbytes // chunks[0].nbytes
-    encode = _encoder(workload)
+    encode = encoder(workload)
 
     def encode_share(core: int) -> None:
         for number in range(core, count, cores):
@@ -362,16 +362,16 @@ def copy_and_write(workload: Workload, pixels: Frames, path: Path) -> Timing:
     Nothing waits for anything, so the latency of a call is what the machine does to a copy while files are written.
     """
     path.mkdir(parents=True)
-    encode = None if workload.compression == "none" else _encoder(workload)
+    encode = None if workload.compression == "none" else encoder(workload)
     chunks = -(-workload.side // dict(workload.chunk)["y"]) * -(-workload.side // dict(workload.chunk)["x"])
-    pieces = [chunk.tobytes() if encode is None else encode(chunk) for chunk in _distinct_chunks(workload, pixels)]
+    pieces = [chunk.tobytes() if encode is None else encode(chunk) for chunk in distinct_chunks(workload, pixels)]
     frames = [b"".join(pieces[first : first + chunks]) for first in range(0, len(pieces), chunks)]
     per_file = int(np.prod(workload.block_shape[:-2]))
     waiting: SimpleQueue[int | None] = SimpleQueue()
 
     def write() -> None:
         numbers = iter(waiting.get, None)
-        _write_files(path, (frames[number % len(frames)] for number in numbers if number is not None), per_file)
+        write_files(path, (frames[number % len(frames)] for number in numbers if number is not None), per_file)
 
     buffer, numbers = np.zeros_like(pixels[0]), itertools.count()
 
@@ -390,7 +390,7 @@ def copy_and_write(workload: Workload, pixels: Frames, path: Path) -> Timing:
     return Timing(writing=time.perf_counter() - start, calls=calls)
 
 
-def _write_files(path: Path, pieces: Iterable[Any], per_file: int) -> None:
+def write_files(path: Path, pieces: Iterable[Any], per_file: int) -> None:
     file = -1
     for number, piece in enumerate(pieces):
         if number % per_file == 0:
@@ -410,11 +410,11 @@ def _copy_and_write(path: Path, pieces: Iterable[Any], buffer: Any, per_file: in
             yield target
 
     start = time.perf_counter()
-    _write_files(path, copies(), per_file)
+    write_files(path, copies(), per_file)
     return time.perf_counter() - start
 
 
-def _encoder(workload: Workload) -> Callable[[Frames], bytes]:
+def encoder(workload: Workload) -> Callable[[Frames], bytes]:
     from numcodecs import blosc
 
     blosc.use_threads = False
@@ -423,7 +423,7 @@ def _encoder(workload: Workload) -> Callable[[Frames], bytes]:
     return lambda chunk: blosc.compress(chunk, name, level, blosc.SHUFFLE, block_bytes, chunk.itemsize)
 
 
-def _distinct_chunks(workload: Workload, pixels: Frames) -> Iterator[Frames]:
+def distinct_chunks(workload: Workload, pixels: Frames) -> Iterator[Frames]:
     """Yield chunks of the first frames, each contiguous in memory."""
     *index, height, width = workload.chunk_shape
     depth = int(np.prod(index))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import mmap
 import os
 import re
 import shutil
@@ -11,8 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,13 @@ import psutil
 from ._contenders import CONTENDERS, COPY_AND_WRITE
 from ._workloads import Frames, Workload
 
+SMALL_BYTES = 1 << 26
+"""Of a workload for which the machine's memory is left as it is."""
+
 _ROUND_SECONDS = 2.5  # longer than the pause between two rounds in which the machine gives memory back
-_QUIET_SECONDS = 10.0  # after it the machine has given back what lies free
-_PROCESS_BYTES = 1 << 31  # more than a process that writes takes
-_SMALL_BYTES = 1 << 26
 _PIECE_BYTES = 1 << 23
 _LARGE_PAGES_BYTES = 1 << 29
+_LOOSE_BYTES = 1 << 16  # half of the smallest block that a machine was seen to give back
 _RESERVE_BYTES = 1 << 30  # of available memory, left to others
 _CLEAR_REFS = Path("/proc/self/clear_refs")  # of Linux: writing 5 resets the peak of resident memory
 
@@ -91,13 +92,11 @@ def _run(task: Mapping[str, object]) -> Measurement:
     try:
         small = _first_shards(workload).shrunk(64)
         contender(small, small.pixels(), folder / "imports.ome.zarr")  # imports and thread pools are not measured
-        large = workload.nbytes > _SMALL_BYTES
-        if large and workload.fps is None:
+        if workload.nbytes > SMALL_BYTES and workload.fps is None:
             have_memory_free(2 * workload.nbytes + (1 << 30))
-        with memory_at_hand(workload.nbytes + _PROCESS_BYTES if large and workload.fps is not None else 0):
-            before = reset_peak()
-            timing = contender(workload, pixels, path)
-            growth = peak_memory() - before
+        before = reset_peak()
+        timing = contender(workload, pixels, path)
+        growth = peak_memory() - before
         latencies = np.array(timing.calls or [0.0]) * 1e3
         wrong = (
             0 if name in ("limit", COPY_AND_WRITE) else wrong_frames(workload, pixels, path, _independent_reader(name))
@@ -118,8 +117,8 @@ def _first_shards(workload: Workload) -> Workload:
 
 # A virtual machine is lent memory by its host when it first touches it (measured: 20 ms for 8 MB), and gives back what
 # lies free, in rounds of two seconds. That is not a cost of writing, and whoever comes first would pay for the others.
-# In each round all of its processors stand still for up to 200 ms. A camera that sets the pace would feel both, so
-# memory is taken for it before, and comes free as it is used.
+# In each round all of its processors stand still for up to 200 ms. A camera that sets the pace would feel both, so for
+# it memory lies free in pieces too small to be given back.
 
 
 def have_memory_free(nbytes: int) -> None:
@@ -137,20 +136,33 @@ def have_memory_free(nbytes: int) -> None:
         del pages
 
 
-@contextmanager
-def memory_at_hand(nbytes: int, quiet_seconds: float = _QUIET_SECONDS) -> Iterator[None]:
-    """Have memory that another process has made ready come free just as it is used; 0 for none."""
+def loose_memory(nbytes: int) -> mmap.mmap | None:
+    """Have memory that the machine has lie free in pieces too small for it to give them back.
+
+    Of a block as large as it gives back, one page at least stays in use; the rest is free, as single pages, which is
+    how files take them.
+
+    Parameters
+    ----------
+    nbytes : int
+        How much, as far as it is available.
+
+    Returns
+    -------
+    mmap or None
+        What stays in use: keep it as long as the memory is needed. None where nothing is to be done.
+    """
+    nbytes = min(nbytes, _to_spare()) // _LOOSE_BYTES * _LOOSE_BYTES
     if sys.platform != "linux" or not nbytes:
-        yield
-        return
-    command = [sys.executable, "-m", "benchmarks._reserve", str(nbytes), str(quiet_seconds)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reserve:
-        try:
-            if reserve.stdout is None or reserve.stdout.readline() != b"ready\n":
-                raise RuntimeError("the process that makes memory ready has failed")
-            yield
-        finally:
-            reserve.kill()
+        return None
+    memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_NOHUGEPAGE)
+    used = b"\1" * _LOOSE_BYTES
+    for start in range(0, nbytes, _LOOSE_BYTES):
+        memory[start : start + _LOOSE_BYTES] = used
+    for start in range(0, nbytes, _LOOSE_BYTES):
+        memory.madvise(mmap.MADV_DONTNEED, start + mmap.PAGESIZE, _LOOSE_BYTES - mmap.PAGESIZE)
+    return memory
 
 
 def _to_spare() -> int:

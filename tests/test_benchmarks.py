@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,10 +15,11 @@ import pytest
 
 from benchmarks.__main__ import main
 from benchmarks._contenders import CONTENDERS, COPY_AND_WRITE, LOOPS, SAME_BLOCKS, Timing
-from benchmarks._measure import _run, held_memory, memory_at_hand
-from benchmarks._reserve import _AHEAD_BYTES, Reserve
+from benchmarks._measure import _LOOSE_BYTES, _run, held_memory, loose_memory
 from benchmarks._workloads import WORKLOADS, Frames, Workload
 from benchmarks.loops import main as loops_main
+from benchmarks.parts import main as parts_main
+from benchmarks.parts import measure as measure_parts
 from benchmarks.replay import CONTENDERS as REPLAY_CONTENDERS
 from benchmarks.replay import main as replay_main
 
@@ -53,6 +55,22 @@ def test_the_benchmark_of_loops_runs(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert not list(tmp_path.iterdir())
 
 
+def test_the_parts_of_the_work_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every workload has a row; what there is to do takes time, and what there is not, none."""
+    arguments = ["--turns", "1", "--scale", "0.01", "--side", "64", "--scratch", str(tmp_path)]
+    assert parts_main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert all((name in printed) == (workload.fps is None) for name, workload in WORKLOADS.items())
+    for compression in ("none", "blosc-zstd"):
+        costs = measure_parts(replace(TINY.scaled(4), compression=compression), 2, tmp_path)
+        assert list(costs) == ["copying", "encoding", "writing", "stream"]
+        assert all(len(of_part) == 2 for of_part in costs.values())
+        for name, of_part in costs.items():
+            assert all((cost.processor > 0) == (name != "encoding" or compression != "none") for cost in of_part)
+            assert all(cost.wall >= 0 and cost.user >= 0 and cost.system >= 0 for cost in of_part)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.timeout(300)
 def test_the_benchmark_of_replay_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A recording is read, written and replayed, all frames come out right, and the table has all three."""
@@ -82,41 +100,18 @@ def test_memory_is_held_but_for_some(monkeypatch: pytest.MonkeyPatch) -> None:
     assert held_memory(6000).nbytes == 0
 
 
-def test_a_reserve_gives_up_what_others_use() -> None:
-    """As much stays free as there was, and a little more, until the reserve is used up."""
-    size, used = 8 * _AHEAD_BYTES, 0
-
-    def free() -> int:
-        return 1_000_000_000 + size - sum(piece.nbytes for piece in reserve.pieces) - used
-
-    reserve = Reserve(0, lambda: 0)
-    assert reserve.pieces == []
-    reserve = Reserve(size, free)
-    assert sum(piece.nbytes for piece in reserve.pieces) == size
-    reserve.keep_free()
-    reserve.give_up()
-    assert free() == 1_000_000_000 + _AHEAD_BYTES
-    for used in range(0, 6 * _AHEAD_BYTES, _AHEAD_BYTES // 3):  # noqa: B007  what free() counts
-        reserve.give_up()
-        assert 0 <= free() - 1_000_000_000 - _AHEAD_BYTES < _AHEAD_BYTES
-    used = 9 * _AHEAD_BYTES
-    reserve.give_up()
-    assert reserve.pieces == []
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is reserved")
-def test_memory_at_hand_ends_with_its_use() -> None:
-    """The process that has memory ready is there as long as it is used, and not for small measurements."""
-    parent = psutil.Process()
-
-    def reserving() -> list[psutil.Process]:
-        return [child for child in parent.children() if "benchmarks._reserve" in child.cmdline()]
-
-    with memory_at_hand(1 << 26, quiet_seconds=0.0):
-        assert len(reserving()) == 1
-    assert not reserving()
-    with memory_at_hand(0):
-        assert not reserving()
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere memory is left as it is")
+def test_loose_memory_is_free_but_for_single_pages() -> None:
+    """One page of every 64 KiB stays in use, so that no block that a machine would give back is free."""
+    before = psutil.Process().memory_info().rss
+    memory = loose_memory(1 << 27)
+    assert memory is not None
+    assert psutil.Process().memory_info().rss - before < 1 << 25
+    kept = np.frombuffer(memory, np.uint8)[::_LOOSE_BYTES]
+    assert kept.size == (1 << 27) >> 16
+    assert kept.all()
+    assert not np.frombuffer(memory, np.uint8)[mmap.PAGESIZE :: _LOOSE_BYTES].any()
+    assert loose_memory(0) is None
 
 
 def test_other_writers_choose_their_blocks(tmp_path: Path) -> None:

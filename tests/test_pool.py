@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from ome_writers.engine import BufferPool, Workers
+from ome_writers.engine import BufferPool, Workers, _pool
 from ome_writers.errors import BufferFullError
 from ome_writers.settings import BufferSettings
 from ome_writers.testing.datasets import acquisition
@@ -33,6 +34,38 @@ def test_memory_made_ahead_keeps_the_limit() -> None:
     buffers = [pool.acquire(lambda: None) for _ in range(40)]
     assert not any(buffer.any() for buffer in buffers)
     assert len({buffer.ctypes.data for buffer in buffers}) == 40
+    assert not pool.make_ahead()
+
+
+@pytest.mark.parametrize("large_pages", [True, False])
+@pytest.mark.parametrize("nbytes", [1, (1 << 21) - 1, 1 << 21, (1 << 23) + 12_345])
+def test_memory_begins_where_a_large_page_does(nbytes: int, large_pages: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is all 0 and can be written; what holds large pages starts with one, and the system is asked for them."""
+    monkeypatch.setattr(_pool, "_HAS_LARGE_PAGES", large_pages and _pool._HAS_LARGE_PAGES)
+    made = _pool.memory(nbytes)
+    assert made.shape == (nbytes,)
+    assert not made.any()
+    made[...] = 1
+    if not _pool._HAS_LARGE_PAGES or nbytes < 1 << 21:
+        return
+    assert made.ctypes.data % (1 << 21) == 0
+    flags = ""
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if area := re.match("([0-9a-f]+)-([0-9a-f]+) ", line):
+            start, end = (int(number, 16) for number in area.groups())
+        elif line.startswith("VmFlags:") and start <= made.ctypes.data < end:
+            flags = line
+    assert " hg" in flags
+
+
+@pytest.mark.parametrize("large_pages", [True, False])
+def test_memory_that_is_not_there(large_pages: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too much is a MemoryError, as everywhere else, and the pool is as before."""
+    monkeypatch.setattr(_pool, "_HAS_LARGE_PAGES", large_pages and _pool._HAS_LARGE_PAGES)
+    pool = BufferPool(1 << 58, 8, BufferSettings())
+    with pytest.raises(MemoryError):
+        pool.acquire(lambda: None)
+    assert pool.used == 0
     assert not pool.make_ahead()
 
 

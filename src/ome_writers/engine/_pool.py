@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -24,6 +26,28 @@ _SLAB_BYTES: Final = 1 << 23
 """Small buffers are made together, as many as fit into this, and no more than :data:`_SLAB_BUFFERS`."""
 
 _SLAB_BUFFERS: Final = 256  # making more takes longer than a caller should wait
+
+_LARGE_PAGE_BYTES: Final = 1 << 21
+_HAS_LARGE_PAGES: Final = sys.platform == "linux" and hasattr(mmap, "MADV_HUGEPAGE")
+
+
+def memory(nbytes: int) -> Buffer:
+    """Return new memory, all 0, as many whole large pages of it as it can hold, where the system has such.
+
+    A page is mapped at its first use, and a large one in less time than the 512 small ones in its place. NumPy asks for
+    them as well, from 4 MiB on, but its memory does not begin where a large page does: a fourth of 8 MiB is lost.
+    """
+    if not _HAS_LARGE_PAGES or nbytes < _LARGE_PAGE_BYTES:
+        return np.zeros(nbytes, np.uint8)
+    try:
+        mapped = mmap.mmap(-1, nbytes + _LARGE_PAGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise MemoryError(f"{nbytes:,} bytes for frames could not be allocated: {error}") from error
+    whole = np.frombuffer(mapped, np.uint8)
+    start = -whole.ctypes.data % _LARGE_PAGE_BYTES
+    with suppress(OSError):  # a kernel without them
+        mapped.madvise(mmap.MADV_HUGEPAGE, start, nbytes - nbytes % _LARGE_PAGE_BYTES)
+    return whole[start : start + nbytes]
 
 
 class BufferPool:
@@ -136,8 +160,13 @@ class BufferPool:
             return True
 
     def _touched(self, count: int) -> Iterable[Buffer]:
-        """Return new buffers, their memory touched; zeros() would leave the pages to be mapped at their first use."""
-        return np.full((count, self.buffer_bytes), 0, np.uint8)
+        """Return new buffers, their memory touched; it would otherwise be mapped at its first use."""
+        buffers = self._untouched(count)
+        buffers.fill(0)
+        return buffers
+
+    def _untouched(self, count: int) -> Buffer:
+        return memory(count * self.buffer_bytes).reshape(count, self.buffer_bytes)
 
     def _more(self) -> Buffer:
         """Make a buffer; small ones several at once, since the system gives large pieces of memory in large pages."""
@@ -149,7 +178,8 @@ class BufferPool:
                 if self._free:
                     return self._free.pop()
             count = 1
-        first, *others = np.zeros((count, self.buffer_bytes), np.uint8)
+        first: Buffer
+        first, *others = self._untouched(count)
         if others:
             with self._lock:
                 self._free += others
