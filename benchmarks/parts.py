@@ -23,8 +23,9 @@ from rich.console import Console
 from rich.table import Table
 
 from ome_writers import create_stream
+from ome_writers.backends._encoding import encoder
 
-from ._contenders import distinct_chunks, encoder, write_files
+from ._contenders import distinct_chunks, write_files
 from ._workloads import WORKLOADS, Frames, Workload
 
 
@@ -59,7 +60,7 @@ def parts(workload: Workload, pixels: Frames) -> dict[str, Part]:
     keep all cores busy.
     """
     cores = os.cpu_count() or 1
-    encode = None if workload.compression == "none" else encoder(workload)
+    encode = encoder(workload.settings("x.ome.zarr", "direct").codec)  # that of a stream, the faster of two libraries
     chunks = list(distinct_chunks(workload, pixels))
     count = workload.nbytes // chunks[0].nbytes
     pieces: list[Any] = chunks if encode is None else list(map(encode, chunks))
@@ -85,7 +86,7 @@ def parts(workload: Workload, pixels: Frames) -> dict[str, Part]:
     def encoding(_: Path) -> Cost:
         def share(core: int) -> None:
             for number in range(core, count, cores):
-                encode(chunks[number % len(chunks)])  # type: ignore[misc]  # not called without an encoder
+                encode(chunks[number % len(chunks)])  # type: ignore[misc]  # not called without one
 
         return Cost() if encode is None else on_all_cores(share)
 
@@ -123,16 +124,16 @@ def measure(workload: Workload, turns: int, scratch: Path) -> dict[str, list[Cos
     """Return what each part and the whole took in each turn; the first turn is not counted."""
     named = parts(workload, workload.pixels())
     costs: dict[str, list[Cost]] = {name: [] for name in named}
-    for turn in range(turns + 1):
-        first = turn % len(named)
-        for name, part in itertools.islice(itertools.cycle(named.items()), first, first + len(named)):
-            folder = Path(tempfile.mkdtemp(dir=scratch, prefix="bench-"))
-            try:
+    with tempfile.TemporaryDirectory(dir=scratch, prefix="bench-", ignore_cleanup_errors=True) as outer:  # Ctrl-C
+        for turn in range(turns + 1):
+            first = turn % len(named)
+            for name, part in itertools.islice(itertools.cycle(named.items()), first, first + len(named)):
+                folder = Path(outer) / name
+                folder.mkdir()
                 cost = part(folder)
-            finally:
                 shutil.rmtree(folder)
-            if turn:
-                costs[name].append(cost)
+                if turn:
+                    costs[name].append(cost)
     return costs
 
 

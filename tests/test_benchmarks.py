@@ -13,11 +13,13 @@ import numpy as np
 import psutil
 import pytest
 
+from benchmarks import parts as parts_module
 from benchmarks.__main__ import main
 from benchmarks._contenders import CONTENDERS, COPY_AND_WRITE, LOOPS, SAME_BLOCKS, Timing
-from benchmarks._measure import _LOOSE_BYTES, _run, held_memory, loose_memory
+from benchmarks._measure import _LOOSE_BYTES, _run, held_memory, loose_memory, wrong_frames
 from benchmarks._workloads import WORKLOADS, Frames, Workload
 from benchmarks.loops import main as loops_main
+from benchmarks.parts import Cost
 from benchmarks.parts import main as parts_main
 from benchmarks.parts import measure as measure_parts
 from benchmarks.replay import CONTENDERS as REPLAY_CONTENDERS
@@ -60,7 +62,7 @@ def test_the_parts_of_the_work_are_measured(tmp_path: Path, capsys: pytest.Captu
     arguments = ["--turns", "1", "--scale", "0.01", "--side", "64", "--scratch", str(tmp_path)]
     assert parts_main(arguments) == 0
     printed = capsys.readouterr().out
-    assert all((name in printed) == (workload.fps is None) for name, workload in WORKLOADS.items())
+    assert all((f"│ {name} " in printed) == (workload.fps is None) for name, workload in WORKLOADS.items())
     for compression in ("none", "blosc-zstd"):
         costs = measure_parts(replace(TINY.scaled(4), compression=compression), 2, tmp_path)
         assert list(costs) == ["copying", "encoding", "writing", "stream"]
@@ -69,6 +71,39 @@ def test_the_parts_of_the_work_are_measured(tmp_path: Path, capsys: pytest.Captu
             assert all((cost.processor > 0) == (name != "encoding" or compression != "none") for cost in of_part)
             assert all(cost.wall >= 0 and cost.user >= 0 and cost.system >= 0 for cost in of_part)
     assert not list(tmp_path.iterdir())
+
+
+def test_each_part_does_its_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every chunk is encoded once, and all that comes out is written; the stream writes every frame."""
+    encoded: list[bytes] = []
+
+    def encode(chunk: Frames) -> bytes:
+        encoded.append(chunk.tobytes()[::2])
+        return encoded[-1]
+
+    monkeypatch.setattr(parts_module, "encoder", lambda _: encode)
+    workload = replace(TINY, compression="blosc-lz4")
+    pixels = workload.pixels()
+    named = parts_module.parts(workload, pixels)
+    encoded.clear()
+    named["encoding"](tmp_path)
+    assert 2 * sum(map(len, encoded)) == workload.nbytes
+    (tmp_path / "writing").mkdir()
+    named["writing"](tmp_path / "writing")
+    assert 2 * sum(f.stat().st_size for f in (tmp_path / "writing").rglob("*") if f.is_file()) == workload.nbytes
+    named["stream"](tmp_path)
+    assert wrong_frames(workload, pixels, tmp_path / "data.ome.zarr") == 0
+
+
+def test_what_the_parts_tell() -> None:
+    """The most is all cores busy with the three parts; the stream's rate is a part of that."""
+    costs = {
+        name: [Cost(processor=seconds)] for name, seconds in [("copying", 1.0), ("encoding", 2.0), ("writing", 1.0)]
+    }
+    costs["stream"] = [Cost(wall=2.0, processor=6.0, user=4.0, system=2.0)]
+    workload = replace(TINY, index=(("t", 1_000_000),), side=1000)  # 2000 GB
+    cells = parts_module._cells(workload, 4, costs)
+    assert cells[3:] == ["2000.00", "0.003", "33%", "3.00", "1000.00", "0.50"]
 
 
 @pytest.mark.timeout(300)

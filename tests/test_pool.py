@@ -49,13 +49,20 @@ def test_memory_begins_where_a_large_page_does(nbytes: int, large_pages: bool, m
     if not _pool._HAS_LARGE_PAGES or nbytes < 1 << 21:
         return
     assert made.ctypes.data % (1 << 21) == 0
-    flags = ""
+    assert " hg" in _flags(made.ctypes.data)
+    if nbytes % (1 << 21):
+        assert " nh" in _flags(made.ctypes.data + nbytes - 1)
+
+
+def _flags(address: int) -> str:
+    """Return what Linux says of the area of memory with an address."""
+    start = end = 0
     for line in Path("/proc/self/smaps").read_text().splitlines():
         if area := re.match("([0-9a-f]+)-([0-9a-f]+) ", line):
             start, end = (int(number, 16) for number in area.groups())
-        elif line.startswith("VmFlags:") and start <= made.ctypes.data < end:
-            flags = line
-    assert " hg" in flags
+        elif line.startswith("VmFlags:") and start <= address < end:
+            return line
+    raise AssertionError(f"nothing is mapped at {address:#x}")
 
 
 @pytest.mark.parametrize("large_pages", [True, False])

@@ -35,7 +35,8 @@ def memory(nbytes: int) -> Buffer:
     """Return new memory, all 0, as many whole large pages of it as it can hold, where the system has such.
 
     A page is mapped at its first use, and a large one in less time than the 512 small ones in its place. NumPy asks for
-    them as well, from 4 MiB on, but its memory does not begin where a large page does: a fourth of 8 MiB is lost.
+    them as well, from 4 MiB on, but its memory does not begin where a large page does: a fourth of 8 MiB is lost. What
+    is left over takes small pages, also where the system gives large ones unasked: more memory than that is not used.
     """
     if not _HAS_LARGE_PAGES or nbytes < _LARGE_PAGE_BYTES:
         return np.zeros(nbytes, np.uint8)
@@ -45,8 +46,10 @@ def memory(nbytes: int) -> Buffer:
         raise MemoryError(f"{nbytes:,} bytes for frames could not be allocated: {error}") from error
     whole = np.frombuffer(mapped, np.uint8)
     start = -whole.ctypes.data % _LARGE_PAGE_BYTES
+    large = nbytes - nbytes % _LARGE_PAGE_BYTES
     with suppress(OSError):  # a kernel without them
-        mapped.madvise(mmap.MADV_HUGEPAGE, start, nbytes - nbytes % _LARGE_PAGE_BYTES)
+        mapped.madvise(mmap.MADV_HUGEPAGE, start, large)
+        mapped.madvise(mmap.MADV_NOHUGEPAGE, start + large)
     return whole[start : start + nbytes]
 
 
