@@ -577,7 +577,7 @@ def test_ctrl_c_ends_the_waiting_for_a_sync_not_the_stream(tmp_path: Path) -> No
             raise AssertionError
 
     syncing = upkeep._syncing
-    upkeep._syncing = Interrupted()  # type: ignore[assignment]
+    upkeep._syncing = Interrupted()  # type: ignore[assignment]  # stands in for a lock
     with pytest.raises(KeyboardInterrupt):
         upkeep.sync()
     assert errors == []

@@ -210,7 +210,7 @@ def test_workers_prefer_shards_that_nobody_writes_to() -> None:
     workers.submit(lambda: hold(gates[1]), "b")
     begun.wait()
     for number, shard in enumerate(["a", "a", "b", "c", "a", None, "c"]):
-        workers.submit(lambda number=number, shard=shard: done.append(f"{number}{shard}"), shard)  # type: ignore[misc]
+        workers.submit(lambda number=number, shard=shard: done.append(f"{number}{shard}"), shard)  # type: ignore[misc]  # no type for defaults
     gates[1].set()
     end = time.monotonic() + LIMIT
     while len(done) < 7:  # the last ones, too, though their shard is still being written to
@@ -228,7 +228,7 @@ def test_a_call_without_a_task_does_no_harm() -> None:
     workers, done = Workers(2), list[int]()
     workers._calls.put(True)
     for number in range(5):
-        workers.submit(lambda number=number: done.append(number), "a")  # type: ignore[misc]
+        workers.submit(lambda number=number: done.append(number), "a")  # type: ignore[misc]  # no type for defaults
     workers.wait()
     workers._calls.put(True)
     workers.stop()
