@@ -14,6 +14,7 @@ from rich.console import Console
 
 from ._contenders import AS_THEY_ARE, COPY_AND_WRITE, SAME_BLOCKS, STREAMS
 from ._measure import SMALL_BYTES, held_memory, loose_memory, measure
+from ._options import parse, size_options, sized
 from ._tables import Results, comparison, picture
 from ._workloads import WORKLOADS, Workload
 
@@ -23,14 +24,10 @@ _PROCESS_BYTES = 1 << 31  # more than a process that writes takes
 
 
 def _arguments(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser = size_options("benchmarks", __doc__)
     parser.add_argument("--workload", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
     parser.add_argument("--backend", nargs="*", choices=STREAMS, default=list(STREAMS), help="of this project")
     parser.add_argument("--runs", type=int, default=3, help="interleaved runs; tables show medians")
-    parser.add_argument("--scale", type=float, default=1.0, help="fraction of the frames")
-    parser.add_argument("--side", type=int, help="side of a frame in pixels, for a quick look")
-    shm = Path("/dev/shm")  # noqa: S108  a file system in memory, if there is one
-    parser.add_argument("--scratch", type=Path, default=shm if shm.is_dir() else Path.cwd(), help="where data goes")
     parser.add_argument(
         "--hold-memory",
         action="store_true",
@@ -38,7 +35,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--json", type=Path, help="save all measurements here")
     parser.add_argument("--plot", type=Path, help="save a picture here (.svg or .png)")
-    return parser.parse_args(argv)
+    return parse(parser, argv)
 
 
 def _contenders(workload: Workload, backends: list[str]) -> list[str]:
@@ -55,9 +52,7 @@ def main(argv: list[str]) -> int:
     args = _arguments(argv)
     console = Console(width=None if sys.stdout.isatty() else 140)
     results: Results = {}
-    workloads = [WORKLOADS[name].scaled(args.scale) for name in args.workload]
-    if args.side:
-        workloads = [workload.shrunk(args.side) for workload in workloads]
+    workloads = [sized(name, args) for name in args.workload]
     fast, paced = [w for w in workloads if w.fps is None], [w for w in workloads if w.fps is not None]
     held = [held_memory(_SPARE_BYTES_PACED)] if args.hold_memory else []
     loose = loose_memory(max((w.nbytes + _PROCESS_BYTES for w in paced if w.nbytes > SMALL_BYTES), default=0))

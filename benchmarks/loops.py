@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import statistics
@@ -16,7 +15,8 @@ from rich.table import Table
 
 from ._contenders import CONTENDERS, LOOPS, Timing
 from ._measure import wrong_frames
-from ._workloads import WORKLOADS, Frames, Workload
+from ._options import add_turns, parse, size_options, sized
+from ._workloads import Frames, Workload
 
 KINDS = ("stream", "loop", "gathering loop")
 _SHARDED = ("sharded-raw", "sharded-blosc-lz4", "sharded-blosc-zstd")
@@ -50,17 +50,10 @@ def measure(
 
 def main(argv: list[str]) -> int:
     """Run the benchmark; return the exit status, 1 when a frame came out wrong."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.loops", description=__doc__)
-    parser.add_argument("--workload", nargs="+", choices=_SHARDED, default=_SHARDED[:2])
+    parser = size_options("benchmarks.loops", __doc__)
+    add_turns(parser, 21, _SHARDED, _SHARDED[:2])
     parser.add_argument("--backend", nargs="+", choices=LOOPS, default=list(LOOPS))
-    parser.add_argument("--turns", type=int, default=21, help="of each; the table shows medians")
-    parser.add_argument("--scale", type=float, default=1.0, help="fraction of the frames")
-    parser.add_argument("--side", type=int, help="side of a frame in pixels, for a quick look")
-    shm = Path("/dev/shm")  # noqa: S108  a file system in memory, if there is one
-    parser.add_argument("--scratch", type=Path, default=shm if shm.is_dir() else Path.cwd(), help="where data goes")
-    args = parser.parse_args(argv)
-    if args.turns < 1 or not args.scratch.is_dir():
-        parser.error("--turns takes 1 or more, and --scratch a folder that is there")
+    args = parse(parser, argv)
     table = Table(title=f"a stream beside loops that are handed ready-made shards, or gather them; {args.turns} turns")
     for column in ("workload", "backend", *(f"{kind} GB/s" for kind in KINDS), "to the loop", "quartiles",
                    "with creation", "to the gathering loop"):  # fmt: skip
@@ -68,8 +61,7 @@ def main(argv: list[str]) -> int:
         table.add_column(column, justify="left" if left else "right", no_wrap=left)
     all_wrong = 0
     for name in args.workload:
-        workload = WORKLOADS[name].scaled(args.scale)
-        workload = workload.shrunk(args.side) if args.side else workload
+        workload = sized(name, args)
         pixels = workload.pixels()
         for library in args.backend:
             print(f"{name}, {library}", file=sys.stderr, flush=True)

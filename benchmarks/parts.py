@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import os
 import shutil
@@ -26,7 +25,8 @@ from ome_writers import create_stream
 from ome_writers.backends._encoding import encoder
 
 from ._contenders import distinct_chunks, write_files
-from ._workloads import WORKLOADS, Frames, Workload
+from ._options import add_turns, parse, size_options, sized
+from ._workloads import Frames, Workload
 
 
 @dataclass(slots=True)
@@ -139,17 +139,9 @@ def measure(workload: Workload, turns: int, scratch: Path) -> dict[str, list[Cos
 
 def main(argv: list[str]) -> int:
     """Run the measurement; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.parts", description=__doc__)
-    unpaced = [name for name, workload in WORKLOADS.items() if workload.fps is None]
-    parser.add_argument("--workload", nargs="+", choices=unpaced, default=unpaced)
-    parser.add_argument("--turns", type=int, default=9, help="of each; the table shows medians")
-    parser.add_argument("--scale", type=float, default=1.0, help="fraction of the frames")
-    parser.add_argument("--side", type=int, help="side of a frame in pixels, for a quick look")
-    shm = Path("/dev/shm")  # noqa: S108  a file system in memory, if there is one
-    parser.add_argument("--scratch", type=Path, default=shm if shm.is_dir() else Path.cwd(), help="where data goes")
-    args = parser.parse_args(argv)
-    if args.turns < 1 or not args.scratch.is_dir():
-        parser.error("--turns takes 1 or more, and --scratch a folder that is there")
+    parser = size_options("benchmarks.parts", __doc__)
+    add_turns(parser, 9)
+    args = parse(parser, argv)
     cores = os.cpu_count() or 1
     table = Table(
         title=f"seconds of processor time for a GB of pixels; {args.turns} turns",
@@ -161,8 +153,7 @@ def main(argv: list[str]) -> int:
         table.add_column(column, justify="left" if left else "right", no_wrap=left)
     for name in args.workload:
         print(name, file=sys.stderr, flush=True)
-        workload = WORKLOADS[name].scaled(args.scale)
-        workload = workload.shrunk(args.side) if args.side else workload
+        workload = sized(name, args)
         table.add_row(name, *_cells(workload, cores, measure(workload, args.turns, args.scratch)))
     Console(width=None if sys.stdout.isatty() else 140).print(table)
     return 0

@@ -21,7 +21,8 @@ from rich.table import Table
 from ome_writers import create_stream, replay
 
 from ._measure import peak_memory, reset_peak, wrong_frames
-from ._workloads import WORKLOADS, Frames, Workload
+from ._options import parse, size_options, sized
+from ._workloads import Frames, Workload
 
 _WORKLOAD = "sharded-blosc-lz4"
 
@@ -106,17 +107,12 @@ def growth(workload: Workload, source: Path) -> float:
 
 def main(argv: list[str]) -> int:
     """Run the benchmark; return the exit status, 1 when a frame came out wrong."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.replay", description=__doc__)
+    parser = size_options("benchmarks.replay", __doc__, "size of the recording in GiB")
+    parser.set_defaults(scale=2.0)
     parser.add_argument("--runs", type=int, default=9, help="turns of each; the table shows medians")
-    parser.add_argument("--scale", type=float, default=2.0, help="size of the recording in GiB")
-    parser.add_argument("--side", type=int, help="side of a frame in pixels, for a quick look")
-    shm = Path("/dev/shm")  # noqa: S108  a file system in memory, if there is one
-    parser.add_argument("--scratch", type=Path, default=shm if shm.is_dir() else Path.cwd(), help="where data goes")
     parser.add_argument("--growth-of", type=Path, help=argparse.SUPPRESS)
-    args = parser.parse_args(argv)
-    workload = WORKLOADS[_WORKLOAD].scaled(args.scale)
-    if args.side:
-        workload = workload.shrunk(args.side)
+    args = parse(parser, argv)
+    workload = sized(_WORKLOAD, args)
     if args.growth_of:
         sys.stdout.write(f"{growth(workload, args.growth_of)}\n")
         return 0

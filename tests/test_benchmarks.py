@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from benchmarks import parts as parts_module
+from benchmarks import profiles
 from benchmarks.__main__ import main
 from benchmarks._contenders import CONTENDERS, COPY_AND_WRITE, LOOPS, SAME_BLOCKS, Timing
 from benchmarks._measure import _LOOSE_BYTES, _run, held_memory, loose_memory, wrong_frames
@@ -104,6 +105,97 @@ def test_what_the_parts_tell() -> None:
     workload = replace(TINY, index=(("t", 1_000_000),), side=1000)  # 2000 GB
     cells = parts_module._cells(workload, 4, costs)
     assert cells[3:] == ["2000.00", "0.003", "33%", "3.00", "1000.00", "0.50"]
+
+
+def perf_sample(thread: int, at: float, *frames: str) -> str:
+    """Return what ``perf script`` prints of a sample of a process with the number 7."""
+    return f"      7/{thread} {at:.6f}: \n" + "".join(f"\t  7f001122 {frame}\n" for frame in frames) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "thread", "frames"),
+    [
+        ("write()", 8, ["copy_folio_from_iter_atomic ([kernel.kallsyms])", "shmem_file_write_iter ([kernel.kallsyms])",
+                        "entry_SYSCALL_64 ([kernel.kallsyms])", "writev (/lib/libc.so.6)"]),
+        ("write()", 8, ["ext4_get_block ([ext4])", "vfs_write ([kernel.kallsyms])"]),
+        ("rest of the kernel", 7, ["shmem_write_end ([kernel.kallsyms])", "vfs_write ([kernel.kallsyms])"]),
+        ("rest of the kernel", 8, ["native_write_msr ([kernel.kallsyms])", "futex_wake ([kernel.kallsyms])",
+                                   "writev (/lib/libc.so.6)"]),
+        ("codec", 8, ["shuffle_avx2 (/x/blosc_extension.cpython-311.so)"]),
+        ("codec", 8, ["ZSTD_compress (/x/zstd.cpython-311.so)"]),
+        ("codec", 8, ["__memmove_avx512 (/lib/libc.so.6)"]),
+        ("copying frames", 7, ["__memmove_avx512 (/lib/libc.so.6)"]),
+        ("copying frames", 7, ["_contig_to_contig (/x/_multiarray_umath.cpython-311.so)"]),
+        ("Python and others", 7, ["array_subscript (/x/_multiarray_umath.cpython-311.so)"]),
+        ("Python and others", 8, ["_contig_to_contig (/x/_multiarray_umath.cpython-311.so)"]),
+        ("Python and others", 8, ["_PyEval_EvalFrameDefault (/x/libpython3.11.so.1.0)"]),
+        ("Python and others", 8, ["clock_gettime ([vdso])"]),
+    ],
+)  # fmt: skip
+def test_a_sample_is_of_a_kind(kind: str, thread: int, frames: list[str]) -> None:
+    """The innermost call and its thread tell what the processor did."""
+    (sample,) = profiles.samples(perf_sample(thread, 1.5, *frames))
+    assert (sample.kind, sample.main, sample.time) == (kind, thread == 7, 1.5)
+
+
+def test_shares_are_those_within_the_spans() -> None:
+    """Samples before, between and after the streams do not count; the room is what the rest of the work takes."""
+    codec, python = "LZ4 (/x/blosc.so)", "eval (/x/libpython3.11.so)"
+    script = "".join(perf_sample(8, at, codec) for at in (1.0, 1.2, 2.0, 3.5))
+    script += (
+        perf_sample(8, 1.1, python) + perf_sample(8, 2.5, python) + perf_sample(8, 0.9) + perf_sample(9, 4, python)
+    )
+    spans = [profiles.Span(1, 2, 1.5), profiles.Span(3, 3.9, 1.5)]
+    found = profiles.shares(spans, profiles.samples(script))
+    assert found == dict.fromkeys(profiles.KINDS, 0) | {"codec": 0.8, "Python and others": 0.2}
+    assert profiles.room(found, busy=1.6, cores=2) == pytest.approx(2 / (1.6 * 0.8))
+    assert profiles.shares([], profiles.samples(script)) == dict.fromkeys(profiles.KINDS, 0)
+
+
+def test_profiles_know_when_streams_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each stream but the first has its span, one after the other, and nothing is left behind."""
+    arguments = ["--turns", "2", "--scale", "0.1", "--side", "64", "--scratch", str(tmp_path), "--spans"]
+    assert profiles.main([*arguments, "--workload", "sharded-raw"]) == 0
+    first, second = (profiles.Span(**json.loads(line)) for line in capsys.readouterr().out.splitlines())
+    assert first.start < first.end < second.start < second.end
+    assert min(first.processor, second.processor) > 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_profiles_end_to_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a perf that samples one instant of each stream, the table has it; without one, or a broken one: an error."""
+    perf = tmp_path / "perf"
+    perf.write_text(
+        f"""#!{sys.executable}
+import json, pathlib, subprocess, sys
+notes = pathlib.Path({str(tmp_path / "spans")!r})
+if sys.argv[1] == "record":
+    done = subprocess.run(sys.argv[sys.argv.index("--") + 1 :], capture_output=True, text=True, check=True)
+    notes.write_text(done.stdout)
+    print(done.stdout)
+else:
+    for line in notes.read_text().splitlines():
+        at = json.loads(line)["end"] - 1e-5
+        for library in ("/x/blosc.so", "/x/libpython.so"):
+            print(f"  7/8 {{at:.6f}}: \\n\\t 7f00 name ({{library}})\\n")
+"""
+    )
+    perf.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    arguments = ["--turns", "2", "--scale", "0.1", "--side", "64", "--scratch", str(tmp_path)]
+    assert profiles.main([*arguments, "--workload", "sharded-raw", "positions"]) == 0
+    printed = capsys.readouterr().out
+    for name in ("sharded-raw", "positions"):
+        (row,) = (line for line in printed.splitlines() if f" {name} " in line)
+        assert [cell.strip() for cell in row.strip("│ ").split("│")][1:6] == ["0%", "50%", "0%", "0%", "50%"]
+    perf.write_text(f"#!{sys.executable}\nimport sys\nsys.exit('no permission')\n")
+    with pytest.raises(SystemExit, match="no permission"):
+        profiles.main([*arguments, "--workload", "sharded-raw"])
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    with pytest.raises(SystemExit, match="perf is not there"):
+        profiles.main([*arguments, "--workload", "sharded-raw"])
 
 
 @pytest.mark.timeout(300)
