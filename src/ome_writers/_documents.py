@@ -363,10 +363,36 @@ def write_frame_metadata(folder: DatasetFolder, layout: Layout, records: RecordL
 
 
 def write_ome_xml(
-    folder: DatasetFolder, settings: AcquisitionSettings, layout: Layout, records: RecordLog, shape: tuple[int, ...]
+    folder: DatasetFolder,
+    settings: AcquisitionSettings,
+    layout: Layout,
+    records: RecordLog,
+    shape: tuple[int, ...],
+    *,
+    stands: tuple[int, ...] | None = None,
 ) -> None:
-    """Write the OME-XML document with what is known of the planes, if the dataset has one."""
-    text = ome_xml(settings, layout, _planes(records), counts=shape)
+    """Write the OME-XML document with what is known of the planes, if the dataset has one.
+
+    Parameters
+    ----------
+    folder : DatasetFolder
+        The dataset.
+    settings : AcquisitionSettings
+        Its settings.
+    layout : Layout
+        Its layout.
+    records : RecordLog
+        What was recorded with the frames.
+    shape : tuple of int
+        Of the arrays.
+    stands : tuple of int, optional
+        Shape in the document that was written when the dataset was begun. With the same shape and no planes it is not
+        written again: that takes about 1 ms for each image.
+    """
+    planes = list(_planes(records))
+    if not planes and shape == stands:
+        return
+    text = ome_xml(settings, layout, planes, counts=shape)
     if text is not None:
         folder.write_text(OME_XML, text)
 

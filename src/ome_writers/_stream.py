@@ -83,6 +83,7 @@ class OMEStream:
         else:
             assembly = BatchAssembly(cast("FrameSink", self._sink), plan.geometry, self._router, memory.extent[0])
         self._documents = ArrayDocuments(dataset.folder, plan, None if earlier is None else earlier.extents)
+        self._begun_shape = self._documents.shape if earlier is None else None
         workers = Workers(memory.workers, batch=isinstance(self._sink, LayerSink))
         try:
             self._engine = Engine(
@@ -223,7 +224,12 @@ class OMEStream:
                     lambda: self._documents.finish(self._router, self._engine.frames),
                     lambda: write_frame_metadata(self._folder, self._layout, self._records),
                     lambda: write_ome_xml(
-                        self._folder, self._settings, self._layout, self._records, self._documents.shape
+                        self._folder,
+                        self._settings,
+                        self._layout,
+                        self._records,
+                        self._documents.shape,
+                        stands=self._begun_shape,
                     ),
                     self._write_completeness,
                 )
