@@ -157,6 +157,38 @@ def test_collections_have_planes_after_close(tmp_path: Path, backend: str) -> No
         assert {plane.exposure_time for plane in image.pixels.planes} == {0.02}
 
 
+@pytest.mark.parametrize(
+    ("count", "frames", "metadata", "again"),
+    [(2, 4, None, False), (2, 3, {"gain": 1}, False), (2, 4, {"delta_t": 0.5}, True), (None, 4, None, True),
+     (None, 0, None, False)],
+)  # fmt: skip
+def test_ome_xml_is_written_again_if_it_changed(
+    tmp_path: Path, count: int | None, frames: int, metadata: dict[str, Any] | None, again: bool
+) -> None:
+    """What it says is right at the end; a file that says it already stays as it is, which is faster for many images."""
+    path = tmp_path / "a.ome.zarr" / "OME" / "METADATA.ome.xml"
+    with create_stream(settings_for(tmp_path / "a.ome.zarr", "direct", Dimension(name="t", count=count), SITES)) as s:
+        begun, file = path.read_bytes(), path.stat().st_ino
+        for frame in FRAMES[:frames]:
+            s.append(frame, frame_metadata=metadata)
+    assert (path.stat().st_ino != file) == (path.read_bytes() != begun) == again
+    steps = count or max(1, frames // 2)
+    assert [image.pixels.size_t for image in ome_xml_images(path)] == [steps, steps]
+    planes = [plane.delta_t for image in ome_xml_images(path) for plane in image.pixels.planes]
+    assert planes == ([0.5] * frames if metadata and "delta_t" in metadata else [])
+
+
+def test_ome_xml_after_a_resumed_acquisition(tmp_path: Path) -> None:
+    """A stream that resumes and takes nothing with metadata keeps the planes of the earlier one."""
+    settings = settings_for(tmp_path / "a.ome.zarr", "direct", Dimension(name="t", count=3), SITES)
+    with create_stream(settings) as stream:
+        stream.append(FRAMES[0], frame_metadata={"delta_t": 0.5})
+    with create_stream(settings, resume=True) as stream:
+        stream.append(FRAMES[1])
+    images = ome_xml_images(tmp_path / "a.ome.zarr" / "OME" / "METADATA.ome.xml")
+    assert [[plane.delta_t for plane in image.pixels.planes] for image in images] == [[0.5], []]
+
+
 # ---- metadata of images and of the dataset -------------------------------------------------------------------------
 
 
