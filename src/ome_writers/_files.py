@@ -76,13 +76,14 @@ def write_all(file: FileIO, *pieces: Any) -> None:
 
     Together they take few system calls, and so this thread gives up Python's lock, and waits for it, less often.
     """
-    left = deque(filter(None, (memoryview(piece).cast("B") for piece in pieces)))
+    left = deque(view for piece in pieces if (view := memoryview(piece).cast("B")))
     while left:
         written = system.write(file, *left)
-        while left and written >= len(left[0]):
+        if written == sum(map(len, left)):  # nearly always
+            return
+        while written >= len(left[0]):
             written -= len(left.popleft())
-        if written:
-            left[0] = left[0][written:]
+        left[0] = left[0][written:]
 
 
 def write_all_at(file: FileIO, data: bytes, offset: int) -> None:

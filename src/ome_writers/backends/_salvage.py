@@ -301,7 +301,7 @@ class ChunkCensus:
             shard.open()
             try:
                 shard.continue_from(final)
-                sizes = np.array([len(chunk) for _, chunk in chunks], np.uint64)
+                sizes = [len(chunk) for _, chunk in chunks]
                 shard.append(np.array([slot for slot, _ in chunks]), sizes, [chunk for _, chunk in chunks])
                 shard.finish(durable=self._plan.durable)
             finally:

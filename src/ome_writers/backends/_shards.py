@@ -78,14 +78,14 @@ class Shard:
         """Open the file, to begin it or to go on."""
         self.file = _files.system.open(self.temporary, "rb+" if self._size else "wb")
 
-    def append(self, slots: npt.NDArray[np.intp], sizes: npt.NDArray[np.uint64] | int, pieces: Sequence[Any]) -> None:
+    def append(self, slots: npt.NDArray[np.intp], sizes: Sequence[int] | int, pieces: Sequence[Any]) -> None:
         """Append encoded chunks.
 
         Parameters
         ----------
         slots : ndarray of int
             Place of each chunk in the index.
-        sizes : ndarray of int, or int
+        sizes : sequence of int, or int
             Bytes of each chunk.
         pieces : sequence of bytes-like
             Their bytes, cut in any way.
@@ -95,8 +95,9 @@ class Shard:
             pieces = [b"".join(pieces)]  # a copy costs less than as many buffers, or system calls
         write_all(file, *pieces)
         self._dirty = True
-        lengths = np.broadcast_to(np.asarray(sizes, "<u8"), slots.shape)
-        ends = self._size + np.cumsum(lengths)
+        lengths = np.array([sizes] * len(slots) if isinstance(sizes, int) else sizes, "<u8")
+        ends = lengths.cumsum()
+        ends += self._size
         self._index[slots, 0] = ends - lengths
         self._index[slots, 1] = lengths
         self._size = int(ends[-1])

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from operator import floordiv
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -48,6 +49,12 @@ class _Failure:
     file: Path
     error: Exception
     layers: set[tuple[int, Cell]]
+
+
+@lru_cache(64)
+def _places(rows: int, columns: int, wide: int) -> npt.NDArray[np.intp]:
+    """Return the places of chunks in a grid that is ``wide`` chunks wide, row by row; not to be changed."""
+    return (np.arange(rows)[:, None] * wide + np.arange(columns)).ravel()
 
 
 class _Growth:
@@ -272,8 +279,7 @@ class DirectSink(LayerSink):
         for place, count in zip(cell, self._per_shard, strict=False):
             layer = layer * count + place % count
         tall, wide = self._per_shard[-2:]
-        first = (layer * tall + rows.start) * wide
-        return (first + np.arange(len(rows))[:, None] * wide + np.arange(len(columns))).ravel()
+        return (layer * tall + rows.start) * wide + _places(len(rows), len(columns), wide)
 
     def _encode_and_append(
         self, shard: Shard, array: int, where: Cell, slots: npt.NDArray[np.intp], chunks: Block

@@ -92,9 +92,8 @@ class _BoxAssembly:
             for slot in np.ndindex(*parcel.extent):
                 number = self._router.number(array, tuple(map(add, origin, slot)))
                 if number < frame:
-                    parcel.stored[slot] = fates[number] == APPENDED
-                    parcel.remaining -= 1
-            parcel.earlier = int(parcel.stored.sum())
+                    parcel.count(slot, stored=bool(fates[number] == APPENDED))
+            parcel.earlier = parcel.held
             if parcel.earlier:
                 parcel.buffer = acquire()
                 parcel.pixels = self._form.view(parcel.buffer, parcel.extent)
@@ -112,8 +111,7 @@ class _BoxAssembly:
 
     def mark(self, parcel: Parcel, slot: Index, *, stored: bool) -> Sequence[Parcel]:
         """Count a frame; its box is ready when all of its frames were acquired or skipped."""
-        parcel.stored[slot] = stored
-        parcel.remaining -= 1
+        parcel.count(slot, stored=stored)
         if parcel.remaining:
             return ()
         del self._open[parcel.array, parcel.origin]
@@ -193,9 +191,9 @@ class BlockAssembly(_BoxAssembly):
     def _write(self, parcel: Parcel) -> None:
         """Hand a block to the sink, its missing frames filled with 0, cut to what an unbounded axis has."""
         pixels, stored = parcel.pixels, parcel.stored
-        if pixels is None or not stored.any():
+        if pixels is None or not parcel.held:
             return
-        if stored.all():
+        if parcel.held == stored.size:
             self._sink.write_block(parcel.array, parcel.origin, pixels, None)
             return
         parcel.form.clear(pixels, ~stored)
@@ -286,9 +284,9 @@ class LayerAssembly(_BoxAssembly):
     def _pixels(self, parcel: Parcel) -> npt.NDArray[Any] | None:
         """Return the pixels of a layer, its missing frames filled with 0; None when no frame was acquired."""
         pixels = parcel.pixels
-        if pixels is None or not parcel.stored.any():
+        if pixels is None or not parcel.held:
             return None
-        if parcel.stored.size < math.prod(pixels.shape[2:-2]) or not parcel.stored.all():
+        if parcel.held < math.prod(pixels.shape[2:-2]):
             parcel.form.clear(pixels, ~parcel.stored)
         return pixels
 

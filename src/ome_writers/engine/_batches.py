@@ -61,8 +61,7 @@ class BatchAssembly:
 
     def mark(self, parcel: Parcel, slot: Index, *, stored: bool) -> Sequence[Parcel]:
         """Count a frame; a batch is ready when it is full, or when a frame begins another one."""
-        parcel.stored[slot] = stored
-        parcel.remaining -= 1
+        parcel.count(slot, stored=stored)
         before = self._batch
         if parcel is not before:
             self._batch, self._next = parcel, None

@@ -353,7 +353,7 @@ class Engine:
         if self._fates.rewrites:
             self._fates.settle(self._assembly.frame_numbers(parcel))
         with self._state:
-            self._written += int(parcel.stored.sum()) - parcel.earlier
+            self._written += parcel.held - parcel.earlier
         axis = self._geometry.unbounded_axis
         if axis is None:
             return

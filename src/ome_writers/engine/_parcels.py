@@ -33,7 +33,7 @@ class Parcel:
         How the frames lie in memory.
     """
 
-    __slots__ = ("array", "buffer", "earlier", "extent", "form", "origin", "pixels", "remaining", "stored")
+    __slots__ = ("array", "buffer", "earlier", "extent", "form", "held", "origin", "pixels", "remaining", "stored")
 
     def __init__(self, array: int, origin: Index, extent: Index, form: Form) -> None:
         self.array = array
@@ -42,6 +42,7 @@ class Parcel:
         self.form = form
         self.remaining = math.prod(extent)
         self.earlier = 0  # frames of earlier streams
+        self.held = 0  # frames that it holds, those that are marked here:
         self.stored: npt.NDArray[np.bool_] = np.zeros(extent, np.bool_)
         self.buffer: Buffer | None = None
         self.pixels: npt.NDArray[Any] | None = None
@@ -52,6 +53,12 @@ class Parcel:
             self.buffer = acquire()
             self.pixels = self.form.view(self.buffer, self.extent)
         self.form.put(self.pixels, slot, frame)
+
+    def count(self, slot: Index, *, stored: bool) -> None:
+        """Take note that the frame of a slot was acquired or skipped."""
+        self.stored[slot] = stored
+        self.held += stored
+        self.remaining -= 1
 
     def detach(self) -> Buffer | None:
         """Give the buffer up."""
