@@ -45,8 +45,11 @@ def add_turns(
 def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
     """Return what was given, checked."""
     args = parser.parse_args(argv)
-    if not args.scratch.is_dir() or getattr(args, "turns", 1) < 1:
-        parser.error("--turns takes 1 or more, and --scratch a folder that is there")
+    if not args.scratch.is_dir():
+        parser.error(f"--scratch takes a folder that is there, not {args.scratch}")
+    for option in ("turns", "runs"):
+        if getattr(args, option, 1) < 1:
+            parser.error(f"--{option} takes 1 or more")
     return args
 
 

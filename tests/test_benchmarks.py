@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import mmap
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -196,6 +197,20 @@ else:
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     with pytest.raises(SystemExit, match="perf is not there"):
         profiles.main([*arguments, "--workload", "sharded-raw"])
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "said"),
+    [(loops_main, ["--turns", "0"], "--turns takes 1"), (replay_main, ["--runs", "0"], "--runs takes 1"),
+     (main, ["--runs", "-1"], "--runs takes 1"), (parts_main, ["--scratch", "nowhere"], "not nowhere")],
+)  # fmt: skip
+def test_options_that_make_no_sense(
+    command: Callable[[list[str]], int], option: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are refused by name."""
+    with pytest.raises(SystemExit):
+        command(option)
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.timeout(300)

@@ -23,7 +23,7 @@ from ome_writers import OMEStream, _files, create_stream
 from ome_writers._files import FileSystem
 from ome_writers.abc import LayersLostError, WritePlan
 from ome_writers.backends import _encoding, _shards
-from ome_writers.backends._shards import WRITING_FOLDER
+from ome_writers.backends._shards import WRITING_FOLDER, Shard
 from ome_writers.backends.direct import DirectSink
 from ome_writers.errors import UnsupportedError, WriteError
 from ome_writers.settings import BufferSettings, Codec
@@ -444,6 +444,17 @@ def test_an_append_that_fails(tmp_path: Path, room: int, first: bool, monkeypatc
     assert_reads(plan, 0, frames)
     assert (plan.array_path(0) / "c" / "0" / "0" / "0").stat().st_size == 24 * (1 if first else 2) + 8 * 16 + 4
     assert not (plan.root / WRITING_FOLDER).exists()
+
+
+@pytest.mark.parametrize("sizes", [3, np.int64(3), [3, 3, 3], np.full(3, 3, np.uint64)])
+def test_sizes_of_chunks_in_any_form(tmp_path: Path, sizes: Any) -> None:
+    """One size counts for all chunks, whatever integer it is."""
+    shard = Shard(tmp_path / "final", tmp_path / "temporary", 3, 3)
+    shard.open()
+    for slots in ([0, 1, 2], [2, 0, 1]):
+        shard.append(np.array(slots), sizes, [b"abcdefghi"])
+    shard.finish()
+    assert index_of(tmp_path / "final", 3) == [(12, 3), (15, 3), (9, 3)]
 
 
 def test_a_failed_append_leaves_nothing_behind_the_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -178,6 +178,16 @@ def test_ome_xml_is_written_again_if_it_changed(
     assert planes == ([0.5] * frames if metadata and "delta_t" in metadata else [])
 
 
+def test_ome_xml_that_somebody_removed(tmp_path: Path) -> None:
+    """It is there at the end."""
+    path = tmp_path / "a.ome.zarr" / "OME" / "METADATA.ome.xml"
+    with create_stream(settings_for(tmp_path / "a.ome.zarr", "direct", Dimension(name="t", count=1), SITES)) as stream:
+        begun = path.read_bytes()
+        path.unlink()
+        stream.append(FRAMES[0])
+    assert path.read_bytes() == begun
+
+
 def test_ome_xml_after_a_resumed_acquisition(tmp_path: Path) -> None:
     """A stream that resumes and takes nothing with metadata keeps the planes of the earlier one."""
     settings = settings_for(tmp_path / "a.ome.zarr", "direct", Dimension(name="t", count=3), SITES)

@@ -390,7 +390,7 @@ def write_ome_xml(
         written again: that takes about 1 ms for each image.
     """
     planes = list(_planes(records))
-    if not planes and shape == stands:
+    if not planes and shape == stands and (folder.root / OME_XML).is_file():
         return
     text = ome_xml(settings, layout, planes, counts=shape)
     if text is not None:

@@ -95,7 +95,8 @@ class Shard:
             pieces = [b"".join(pieces)]  # a copy costs less than as many buffers, or system calls
         write_all(file, *pieces)
         self._dirty = True
-        lengths = np.array([sizes] * len(slots) if isinstance(sizes, int) else sizes, "<u8")
+        lengths = np.empty(len(slots), "<u8")
+        lengths[:] = sizes
         ends = lengths.cumsum()
         ends += self._size
         self._index[slots, 0] = ends - lengths

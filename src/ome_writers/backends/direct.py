@@ -53,8 +53,10 @@ class _Failure:
 
 @lru_cache(64)
 def _places(rows: int, columns: int, wide: int) -> npt.NDArray[np.intp]:
-    """Return the places of chunks in a grid that is ``wide`` chunks wide, row by row; not to be changed."""
-    return (np.arange(rows)[:, None] * wide + np.arange(columns)).ravel()
+    """Return the places of chunks in a grid that is ``wide`` chunks wide, row by row."""
+    places = (np.arange(rows)[:, None] * wide + np.arange(columns)).ravel()
+    places.setflags(write=False)  # it is kept
+    return places
 
 
 class _Growth:
