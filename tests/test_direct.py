@@ -373,8 +373,9 @@ class Disk:
             def open(self, path: Path, mode: str) -> FileIO:
                 return (File if path.parent.name == "writing" else FileIO)(path, mode)
 
-            def write(self, file: FileIO, *pieces: memoryview) -> int:
-                return super().write(file, memoryview(b"".join(pieces)))  # so that it comes to the file above
+            def write(self, file: FileIO, offset: int, *pieces: memoryview) -> int:
+                file.seek(offset)
+                return file.write(b"".join(pieces))  # of the class above
 
         self.file_class = File
         monkeypatch.setattr(_files, "system", Files())
@@ -398,29 +399,30 @@ def test_short_writes_are_continued(
 
 
 @pytest.mark.parametrize("most", [1, 3, 4, 7, 1000])
-@pytest.mark.parametrize("at_once", [True, False], ids=["writev", "write"])
-def test_pieces_are_written_whole(tmp_path: Path, most: int, at_once: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("how", ["pwritev", "pwrite", "write"])
+def test_pieces_are_written_whole(tmp_path: Path, most: int, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces stand in a file one after the other, however many a system call takes and wherever it stops."""
     pieces = [np.arange(n, dtype="<u2") for n in (2, 0, 1, 5)] + [b"", b"abc"] + [bytes([i % 251]) for i in range(5000)]
     calls = []
 
-    def short(descriptor: int, buffers: Sequence[memoryview]) -> int:
+    def short(descriptor: int, buffers: Sequence[memoryview], offset: int) -> int:
         calls.append(len(buffers))
-        return os.write(descriptor, b"".join(buffers)[:most])
+        return os.pwrite(descriptor, b"".join(buffers)[:most], offset)  # where there is the one, there is the other
 
-    if not at_once:
-        monkeypatch.delattr(os, "writev", raising=False)
-    elif hasattr(os, "writev"):
-        monkeypatch.setattr(os, "writev", short)
-    else:
-        pytest.skip("this system has no writev()")
+    if how == "pwritev" and not hasattr(os, "pwritev"):
+        pytest.skip("this system has no pwritev()")
+    for name in ("pwritev", "pwrite")[: ("pwritev", "pwrite", "write").index(how)]:
+        monkeypatch.delattr(os, name, raising=False)
+    if how == "pwritev":
+        monkeypatch.setattr(os, "pwritev", short)
     with FileIO(tmp_path / "a", "wb") as file:
-        _files.write_all(file, *pieces)
-        _files.write_all(file)
-    assert (tmp_path / "a").read_bytes() == b"".join(
+        _files.write_all(file, 5, *pieces)
+        _files.write_all(file, 0, b"begin")
+        _files.write_all(file, 1)
+    assert (tmp_path / "a").read_bytes() == b"begin" + b"".join(
         piece.tobytes() if isinstance(piece, np.ndarray) else piece for piece in pieces
     )
-    assert bool(calls) == at_once
+    assert bool(calls) == (how == "pwritev")
     assert max(calls, default=0) <= _files._MOST_PIECES
 
 
@@ -446,15 +448,14 @@ def test_an_append_that_fails(tmp_path: Path, room: int, first: bool, monkeypatc
     assert not (plan.root / WRITING_FOLDER).exists()
 
 
-@pytest.mark.parametrize("sizes", [3, np.int64(3), [3, 3, 3], np.full(3, 3, np.uint64)])
-def test_sizes_of_chunks_in_any_form(tmp_path: Path, sizes: Any) -> None:
-    """One size counts for all chunks, whatever integer it is."""
+def test_chunks_of_a_shard_in_any_order(tmp_path: Path) -> None:
+    """The index says where each chunk begins; of a chunk that is written again, it is the last one."""
     shard = Shard(tmp_path / "final", tmp_path / "temporary", 3, 3)
     shard.open()
-    for slots in ([0, 1, 2], [2, 0, 1]):
-        shard.append(np.array(slots), sizes, [b"abcdefghi"])
+    for slots, lengths in ([0, 1, 2], [2, 3, 4]), ([2, 0, 1], [3, 5, 1]):
+        shard.note(slots, shard.append(lengths, [b"abcd", b"efghi"]), lengths)
     shard.finish()
-    assert index_of(tmp_path / "final", 3) == [(12, 3), (15, 3), (9, 3)]
+    assert index_of(tmp_path / "final", 3) == [(12, 5), (17, 1), (9, 3)]
 
 
 def test_a_failed_append_leaves_nothing_behind_the_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

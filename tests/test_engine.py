@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import itertools
 import json
 import math
@@ -60,6 +61,7 @@ from ome_writers.errors import (
 from ome_writers.settings import DTYPES, AcquisitionSettings, BufferSettings, Codec
 from ome_writers.testing.datasets import Axes, acquisition, random_pixels
 from ome_writers.testing.faults import Faults, MemoryBlockSink, MemoryFrameSink, MemoryLayerSink
+from ome_writers.testing.files import FileFault, faulty_files
 from ome_writers.testing.strategies import acquisitions
 
 pytestmark = pytest.mark.timeout(60)
@@ -1435,39 +1437,19 @@ def test_no_record_is_lost_when_another_is_written(tmp_path: Path) -> None:
     assert [json.loads(line)["frame"] for line in lines] == [0, 1, 2]
 
 
-class FullDisk:
-    """A file on a disk with little room."""
-
-    def __init__(self, file: Any, room: int) -> None:
-        self._file = file
-        self.room = room
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
-
-    def write(self, data: Any) -> int:
-        """Write what there is room for, and fail when there is none."""
-        part = bytes(data)[: self.room]
-        if not part:
-            raise DISK_FULL
-        self.room -= len(part)
-        return int(self._file.write(part))
-
-
 def test_records_survive_a_full_disk(tmp_path: Path) -> None:
     """A failure leaves whole lines in the file, and what was not written is written by the next try."""
     log = RecordLog(tmp_path / "frames.jsonl", [""])
     log.add(0, 0, (0,), '{"a":1}')
     log.drain()
     whole = (tmp_path / "frames.jsonl").read_bytes()
-    log._file = full = FullDisk(log._file, room=2 * len(whole) - 5)  # type: ignore[assignment]
     for number in (1, 2, 3):
         log.add(number, 0, (number,), '{"a":1}')
-    for _ in range(2):
-        with pytest.raises(OSError, match="No space"):
-            log.drain()
-        assert (tmp_path / "frames.jsonl").read_bytes() == whole
-    full.room = 10**6
+    with faulty_files(FileFault("write", errno.ENOSPC, after_bytes=2 * len(whole) - 5)):
+        for _ in range(2):
+            with pytest.raises(OSError, match="No space"):
+                log.drain()
+            assert (tmp_path / "frames.jsonl").read_bytes() == whole
     log.add(4, 0, (4,), '{"a":1}')
     log.close()
     lines = (tmp_path / "frames.jsonl").read_bytes().splitlines()

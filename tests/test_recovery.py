@@ -812,17 +812,11 @@ class SlowFiles(FileSystem):
         """Return the time."""
         return self.now
 
-    def write(self, file: FileIO, *pieces: memoryview) -> int:
+    def write(self, file: FileIO, offset: int, *pieces: memoryview) -> int:
         """Write everything, and let time pass."""
         self.calls += 1
         self.now += self.seconds
-        return super().write(file, *pieces)
-
-    def write_at(self, file: FileIO, data: memoryview, offset: int) -> int:
-        """Write at a place, as slowly."""
-        self.calls += 1
-        self.now += self.seconds
-        return super().write_at(file, data, offset)
+        return super().write(file, offset, *pieces)
 
 
 @pytest.fixture
@@ -864,13 +858,13 @@ def test_what_is_settled_stays_settled(tmp_path: Path, monkeypatch: pytest.Monke
     begun, gate = threading.Event(), threading.Event()
 
     class Files(FileSystem):
-        def write_at(self, file: FileIO, data: memoryview, offset: int) -> int:
+        def write(self, file: FileIO, offset: int, *pieces: memoryview) -> int:
             if threading.current_thread() is threading.main_thread():
                 raise OSError(errno.EIO, "not now")  # so that the notes wait for the next thread
             if threading.current_thread() is draining:
                 begun.set()
                 assert gate.wait(30)
-            return super().write_at(file, data, offset)
+            return super().write(file, offset, *pieces)
 
     fates = FrameFates(tmp_path / "frames.txt", b"", 3)
     monkeypatch.setattr(_files, "system", Files())
@@ -894,11 +888,11 @@ class GatedFiles(FileSystem):
     def __init__(self) -> None:
         self.begun, self.gate = threading.Event(), threading.Event()
 
-    def write(self, file: FileIO, *pieces: memoryview) -> int:
+    def write(self, file: FileIO, offset: int, *pieces: memoryview) -> int:
         """Wait, then write."""
         self.begun.set()
         assert self.gate.wait(30)
-        return super().write(file, *pieces)
+        return super().write(file, offset, *pieces)
 
 
 def test_draining_waits_for_records_of_other_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -983,9 +977,9 @@ def test_a_continued_shard_is_on_the_medium_before_the_journal_speaks_of_it(tmp_
     calls: list[str] = []
 
     class Noting(FileSystem):
-        def write_at(self, file: FileIO, data: memoryview, offset: int) -> int:
+        def write(self, file: FileIO, offset: int, *pieces: memoryview) -> int:
             calls.append(f"write {Path(str(file.name)).name}")
-            return super().write_at(file, data, offset)
+            return super().write(file, offset, *pieces)
 
         def sync(self, file: FileIO) -> None:
             calls.append(f"sync {Path(str(file.name)).name}")

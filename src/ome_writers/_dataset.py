@@ -172,7 +172,7 @@ class DatasetFolder:
         partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
         try:
             with _files.system.open(partial, "wb") as file:
-                _files.write_all(file, text.encode())
+                _files.write_all(file, 0, text.encode())
                 if self._durable:
                     _files.system.sync(file)
             _files.system.replace(partial, target)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections import deque
 from collections.abc import Iterable
 from io import FileIO
 from pathlib import Path
@@ -19,8 +17,6 @@ _MOST_PIECES: Final = max(16, os.sysconf("SC_IOV_MAX") if "SC_IOV_MAX" in getatt
 
 _MOST_BYTES: Final = 1 << 30  # in pieces; some systems refuse 2 GiB
 
-_seeking = threading.Lock()
-
 
 class FileSystem:
     """The file system as it is."""
@@ -29,19 +25,17 @@ class FileSystem:
         """Open a file without a buffer."""
         return FileIO(path, mode)
 
-    def write(self, file: FileIO, *pieces: memoryview) -> int:
-        """Write some of the data, which may come in pieces, from its beginning; return how many bytes."""
-        if len(pieces) > 1 and hasattr(os, "writev") and sum(map(len, pieces)) <= _MOST_BYTES:
-            return os.writev(file.fileno(), pieces[:_MOST_PIECES])
-        return file.write(pieces[0])
+    def write(self, file: FileIO, offset: int, *pieces: memoryview) -> int:
+        """Write some of the data, which may come in pieces, from its beginning; return how many bytes.
 
-    def write_at(self, file: FileIO, data: memoryview, offset: int) -> int:
-        """Write some of the data at a place, wherever the file stands; return how many bytes."""
+        Of a file, one thread at a time may call this: where the system can't write at a place, the file is moved there.
+        """
+        if len(pieces) > 1 and hasattr(os, "pwritev") and sum(map(len, pieces)) <= _MOST_BYTES:
+            return os.pwritev(file.fileno(), pieces[:_MOST_PIECES], offset)
         if hasattr(os, "pwrite"):
-            return os.pwrite(file.fileno(), data, offset)
-        with _seeking:
-            file.seek(offset)
-            return file.write(data)
+            return os.pwrite(file.fileno(), pieces[0], offset)
+        file.seek(offset)
+        return file.write(pieces[0])
 
     def sync(self, file: FileIO) -> None:
         """Have what was written to a file on the medium."""
@@ -71,35 +65,33 @@ system: FileSystem = FileSystem()
 """What is called; tests put another one in its place (see :mod:`ome_writers.testing.files`)."""
 
 
-def write_all(file: FileIO, *pieces: Any) -> None:
-    """Write all pieces of data, one after the other; a system call may write less than it is given.
+def write_all(file: FileIO, offset: int, *pieces: Any) -> None:
+    """Write all pieces of data, one after the other, from a place on; a system call may write less than it is given.
 
-    Together they take few system calls, and so this thread gives up Python's lock, and waits for it, less often.
+    Together they take few system calls, and so this thread gives up Python's lock, and waits for it, less often. Of a
+    file, one thread at a time may call this.
     """
-    left = deque(view for piece in pieces if (view := memoryview(piece).cast("B")))
+    left = [view for piece in pieces if (view := memoryview(piece).cast("B"))]
     while left:
-        written = system.write(file, *left)
+        written = system.write(file, offset, *left)
         if written == sum(map(len, left)):  # nearly always
             return
-        while written >= len(left[0]):
-            written -= len(left.popleft())
-        left[0] = left[0][written:]
-
-
-def write_all_at(file: FileIO, data: bytes, offset: int) -> None:
-    """Write all of the data at a place."""
-    left = memoryview(data)
-    while left:
-        written = system.write_at(file, left, offset)
-        left, offset = left[written:], offset + written
+        offset += written
+        done = 0
+        while written >= len(left[done]):
+            written -= len(left[done])
+            done += 1
+        left = [left[done][written:], *left[done + 1 :]]
 
 
 def replace_contents(path: Path, pieces: Iterable[bytes], *, durable: bool = False) -> None:
     """Replace a file in one step; if durable, have it and its name on the medium."""
     partial = path.with_name(f".{path.name}.0.partial")
     with system.open(partial, "wb") as file:
+        size = 0
         for piece in pieces:
-            write_all(file, piece)
+            write_all(file, size, piece)
+            size += len(piece)
         if durable:
             system.sync(file)
     system.replace(partial, path)

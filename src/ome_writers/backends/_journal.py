@@ -89,7 +89,7 @@ class Journal:
         with self._lock:
             if self._file is None:
                 self._file = _files.system.open(self._path, "wb")
-            _files.write_all_at(self._file, record, self._size)
+            _files.write_all(self._file, self._size, record)
             self._size += len(record)
 
     def sync(self) -> None:

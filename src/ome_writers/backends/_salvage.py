@@ -301,8 +301,8 @@ class ChunkCensus:
             shard.open()
             try:
                 shard.continue_from(final)
-                sizes = [len(chunk) for _, chunk in chunks]
-                shard.append(np.array([slot for slot, _ in chunks]), sizes, [chunk for _, chunk in chunks])
+                for slot, chunk in chunks:
+                    shard.note([slot], shard.append([len(chunk)], [chunk]), [len(chunk)])
                 shard.finish(durable=self._plan.durable)
             finally:
                 shard.close()

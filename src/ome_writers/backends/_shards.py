@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from io import FileIO
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final
 
@@ -78,45 +79,42 @@ class Shard:
         """Open the file, to begin it or to go on."""
         self.file = _files.system.open(self.temporary, "rb+" if self._size else "wb")
 
-    def append(self, slots: npt.NDArray[np.intp], sizes: Sequence[int] | int, pieces: Sequence[Any]) -> None:
-        """Append encoded chunks.
+    def append(self, lengths: Sequence[int], pieces: Sequence[Any]) -> list[int]:
+        """Append encoded chunks, which :meth:`note` is then told of; return where each begins in the file.
 
         Parameters
         ----------
-        slots : ndarray of int
-            Place of each chunk in the index.
-        sizes : sequence of int, or int
+        lengths : sequence of int
             Bytes of each chunk.
         pieces : sequence of bytes-like
             Their bytes, cut in any way.
         """
-        file = self._at_end()
-        if len(pieces) > 1 and sum(map(_nbytes, pieces)) < len(pieces) * _SMALL_BYTES:
+        nbytes = sum(lengths)
+        if len(pieces) > 1 and nbytes < len(pieces) * _SMALL_BYTES:
             pieces = [b"".join(pieces)]  # a copy costs less than as many buffers, or system calls
-        write_all(file, *pieces)
+        write_all(self._opened(), self._size, *pieces)
         self._dirty = True
-        lengths = np.empty(len(slots), "<u8")
-        lengths[:] = sizes
-        ends = lengths.cumsum()
-        ends += self._size
-        self._index[slots, 0] = ends - lengths
+        offsets = list(accumulate(lengths[:-1], initial=self._size))
+        self._size += nbytes
+        return offsets
+
+    def note(self, slots: Integers | list[int], offsets: Integers | list[int], lengths: Integers | list[int]) -> None:
+        """Take note of where chunks stand in the file, by their places in the index."""
+        self._index[slots, 0] = offsets
         self._index[slots, 1] = lengths
-        self._size = int(ends[-1])
 
     def slots(self) -> npt.NDArray[np.intp]:
         """Return the places in the index of the chunks that were written."""
         return np.flatnonzero(self._index[:, 0] != _MISSING)
 
-    def entry(
-        self, array: int, where: tuple[int, ...], slots: npt.NDArray[np.intp], checksums: Integers | None = None
-    ) -> Entry:
-        """Return what the journal says of chunks that were appended."""
-        return Entry(array, where, slots, self._index[slots, 0], self._index[slots, 1], checksums)
+    def entry(self, array: int, where: tuple[int, ...]) -> Entry:
+        """Return what the journal says of all chunks that were written."""
+        slots = self.slots()
+        return Entry(array, where, slots, self._index[slots, 0], self._index[slots, 1])
 
     def place(self, slots: Integers, offsets: Integers, lengths: Integers) -> None:
-        """Take note of chunks that stand in the file already."""
-        self._index[slots, 0] = offsets
-        self._index[slots, 1] = lengths
+        """Take note of chunks that stand in a file that was written before."""
+        self.note(slots, offsets, lengths)
         self._size = max(self._size, int((offsets + lengths).max(initial=0)))
 
     def drop(self, slots: Integers) -> None:
@@ -129,17 +127,17 @@ class Shard:
 
     def continue_from(self, file: Path) -> None:
         """Take over the chunks of a shard that is complete."""
-        tail, own = self._index.nbytes + 4, self._at_end()
+        tail, own = self._index.nbytes + 4, self._opened()
         with file.open("rb") as source:
-            size = left = source.seek(-tail, os.SEEK_END)
+            size = source.seek(-tail, os.SEEK_END)
             index, checksum = source.read(tail - 4), source.read(4)
             if crc32c(index) != int.from_bytes(checksum, "little"):
                 raise OSError(f"{file} is damaged: the checksum of its index is wrong")
-            source.seek(0)
-            while left:
-                piece = source.read(min(left, 1 << 24))
-                write_all(own, piece)
-                left -= len(piece)
+            done = source.seek(0)
+            while done < size:
+                piece = source.read(min(size - done, 1 << 24))
+                write_all(own, done, piece)
+                done += len(piece)
         self._index[...] = np.frombuffer(index, "<u8").reshape(self._index.shape)
         self._size, self._dirty = size, True
 
@@ -175,9 +173,9 @@ class Shard:
             Whether to have it on the medium before, and its name after that.
         """
         index = self._index.tobytes()
-        file = self._at_end()
-        write_all(file, index + crc32c(index).to_bytes(4, "little"))
-        file.truncate()  # what an append has left that failed half-way
+        file = self._opened()
+        write_all(file, self._size, index, crc32c(index).to_bytes(4, "little"))
+        file.truncate(self._size + len(index) + 4)  # of what an append has left that failed half-way
         if durable:
             self._dirty = True
             self.sync()
@@ -198,11 +196,9 @@ class Shard:
         if file is not None:
             file.close()
 
-    def _at_end(self) -> FileIO:
-        """Return the file, at the end of its chunks, whatever an append that failed has written there."""
+    def _opened(self) -> FileIO:
         if self.file is None:
             raise ValueError("the file is not open")
-        self.file.seek(self._size)
         return self.file
 
 
@@ -277,7 +273,7 @@ def add_chunks(final: Path, temporary: Path, slots: int, chunks: Mapping[int, by
             shard.continue_from(final)
         for slot, chunk in chunks.items():
             if not shard.holds(slot):
-                shard.append(np.array([slot]), len(chunk), [chunk])
+                shard.note([slot], shard.append([len(chunk)], [chunk]), [len(chunk)])
         if not shard.empty:
             shard.finish()
     finally:
@@ -290,7 +286,7 @@ def write_file(final: Path, temporary: Path, data: Any, *, durable: bool = False
     try:
         file = _files.system.open(temporary, "wb")
         try:
-            write_all(file, data)
+            write_all(file, 0, data)
             if durable:
                 _files.system.sync(file)
         finally:
@@ -306,7 +302,3 @@ def write_file(final: Path, temporary: Path, data: Any, *, durable: bool = False
         with suppress(OSError):
             temporary.unlink()
         raise
-
-
-def _nbytes(piece: Any) -> int:
-    return int(getattr(piece, "nbytes", None) or len(piece))

@@ -27,12 +27,12 @@ from ome_writers.errors import UnsupportedError
 from ome_writers.settings import DTYPES
 
 from ._earlier import EarlierFrames, read_layer
-from ._encoding import crc32c, encoder
-from ._journal import JOURNAL_FILE, Journal
+from ._encoding import Encoder, crc32c, encoder
+from ._journal import JOURNAL_FILE, Entry, Integers, Journal
 from ._shards import WRITING_FOLDER, OpenFiles, Shard, write_file
 
-_APPEND_BYTES: Final = 1 << 20
-"""Encoded chunks are appended to a shard when there are as many bytes as this."""
+_APPEND_BYTES: Final = 1 << 21
+"""Chunks are encoded, and then appended to a shard, so many bytes of pixels at a time."""
 
 _MAX_WORKERS: Final = 8
 _MUCH_BYTES: Final = 1 << 24
@@ -118,6 +118,7 @@ class DirectSink(LayerSink):
         self._writing.mkdir(parents=True, exist_ok=True)
         self._encode = encoder(plan.codec)
         self._chunk_bytes = math.prod(geometry.chunks) * np.dtype(geometry.dtype).itemsize
+        self._at_once = max(1, _APPEND_BYTES // self._chunk_bytes)
         self._sharded = geometry.shards is not None
         self._per_shard = tuple(
             s // c for s, c in zip(geometry.shards or geometry.chunks, geometry.chunks, strict=True)
@@ -153,31 +154,21 @@ class DirectSink(LayerSink):
             shard = self._shard(array, where)
             if self._encode is None:
                 pieces = [part] if part.flags.c_contiguous else list(part)
-                sums = self._checksums(chunk for row in part for chunk in row)
-                with shard.lock:
-                    self._append(shard, array, where, slots, self._chunk_bytes, pieces)
-                    self._commit(shard, array, where, slots, sums)
+                self._append_raw(shard, array, where, slots, pieces, itertools.chain.from_iterable(part))
             else:
-                self._encode_and_append(shard, array, where, slots, part)
+                self._encode_and_append(shard, array, where, slots, itertools.chain.from_iterable(part))
 
     def write_layers(self, array: int, cells: Sequence[Cell], layers: Sequence[Block]) -> None:
         """Append several layers to their shard together."""
         where = (*map(floordiv, cells[0], self._per_shard), 0, 0)
         rows, columns = self._plane
-        slots = [self._slots_of(cell, range(rows), range(columns)) for cell in cells]
+        slots = np.concatenate([self._slots_of(cell, range(rows), range(columns)) for cell in cells])
+        shard = self._shard(array, where)
+        chunks = (chunk for layer in layers for row in layer for chunk in row)
         if self._encode is None:
-            sizes: Any = self._chunk_bytes
-            pieces: list[Any] = list(layers)
+            self._append_raw(shard, array, where, slots, layers, chunks)
         else:
-            pieces = [self._encode(chunk) for chunks in layers for row in chunks for chunk in row]
-            sizes = list(map(len, pieces))
-        sums = self._checksums(
-            pieces if self._encode is not None else (chunk for chunks in layers for row in chunks for chunk in row)
-        )
-        shard, together = self._shard(array, where), np.concatenate(slots)
-        with shard.lock:
-            self._append(shard, array, where, together, sizes, pieces)
-            self._commit(shard, array, where, together, sums)
+            self._encode_and_append(shard, array, where, slots, chunks)
 
     def skip_layer(self, array: int, cell: Cell) -> None:
         """Take note that a layer is not written, so that its shard is known to be complete."""
@@ -283,52 +274,62 @@ class DirectSink(LayerSink):
         tall, wide = self._per_shard[-2:]
         return (layer * tall + rows.start) * wide + _places(len(rows), len(columns), wide)
 
-    def _encode_and_append(
-        self, shard: Shard, array: int, where: Cell, slots: npt.NDArray[np.intp], chunks: Block
+    def _append_raw(
+        self, shard: Shard, array: int, where: Cell, slots: Integers, pieces: Sequence[Any], chunks: Iterable[Any]
     ) -> None:
+        """Append chunks as they are; pieces are their bytes, cut in any way."""
+        lengths = [self._chunk_bytes] * len(slots)
+        sums = list(map(crc32c, chunks)) if self._durable else []
+        with shard.lock:
+            offsets = self._append(shard, array, where, lengths, pieces)
+            self._commit(shard, array, where, slots, offsets, lengths, sums)
+
+    def _encode_and_append(self, shard: Shard, array: int, where: Cell, slots: Integers, chunks: Iterator[Any]) -> None:
         """Encode chunks, and append them while they are in the processor's cache unless others are appending."""
-        pieces: list[bytes] = []
+        encode: Encoder = self._encode  # type: ignore[assignment]  # called only with one
+        offsets: list[int] = []
+        lengths: list[int] = []
         sums: list[int] = []
-        nbytes = done = 0
-        for chunk in itertools.chain.from_iterable(chunks):
-            pieces.append(self._encode(chunk))  # type: ignore[misc]  # called only with an encoder
-            nbytes += len(pieces[-1])
-            last = done + len(pieces) == len(slots)
-            if (last or nbytes >= _APPEND_BYTES) and shard.lock.acquire(blocking=last):
-                try:
-                    run = slots[done : done + len(pieces)]
-                    self._append(shard, array, where, run, [len(piece) for piece in pieces], pieces)
-                    if self._durable:
-                        sums += map(crc32c, pieces)
-                    if last:
-                        self._commit(shard, array, where, slots, np.array(sums) if sums else None)
-                finally:
-                    shard.lock.release()
-                done += len(pieces)
-                pieces, nbytes = [], 0
+        pieces: list[bytes] = []
+        while len(lengths) < len(slots):
+            pieces += map(encode, itertools.islice(chunks, self._at_once))  # no Python between one and the next
+            last = len(lengths) + len(pieces) == len(slots)
+            if not shard.lock.acquire(blocking=last):
+                continue
+            try:
+                sizes = list(map(len, pieces))
+                offsets += self._append(shard, array, where, sizes, pieces)
+                lengths += sizes
+                if self._durable:
+                    sums += map(crc32c, pieces)
+                if last:
+                    self._commit(shard, array, where, slots, offsets, lengths, sums)
+            finally:
+                shard.lock.release()
+            pieces = []
 
     def _append(
-        self, shard: Shard, array: int, where: Cell, slots: npt.NDArray[np.intp], sizes: Any, pieces: list[Any]
-    ) -> None:
-        """Append encoded chunks to a shard, whose lock the caller holds."""
+        self, shard: Shard, array: int, where: Cell, lengths: Sequence[int], pieces: Sequence[Any]
+    ) -> list[int]:
+        """Append encoded chunks to a shard, whose lock the caller holds; return where each begins."""
         self._files.use(shard)
         if shard.earlier is not None:
             shard.continue_from(shard.earlier)
             if self._durable:
                 shard.sync()  # the journal says nothing of these bytes that could be checked
             shard.earlier = None
-            self._journal.add(shard.entry(array, where, shard.slots()))
-        shard.append(slots, sizes, pieces)
+            self._journal.add(shard.entry(array, where))
+        return shard.append(lengths, pieces)
 
     def _commit(
-        self, shard: Shard, array: int, where: Cell, slots: npt.NDArray[np.intp], sums: npt.NDArray[Any] | None
-    ) -> None:
+        self, shard: Shard, array: int, where: Cell, slots: Integers, offsets: list[int], lengths: list[int],
+        sums: list[int],
+    ) -> None:  # fmt: skip
         """Note chunks that are in a shard, whose lock the caller holds; from then on, recovery finds them."""
-        self._journal.add(shard.entry(array, where, slots, sums))
+        entry = Entry(array, where, slots, np.array(offsets), np.array(lengths), np.array(sums) if sums else None)
+        shard.note(entry.slots, entry.offsets, entry.lengths)
+        self._journal.add(entry)
         self._count(shard, array, where, len(slots))
-
-    def _checksums(self, pieces: Iterable[Any]) -> npt.NDArray[Any] | None:
-        return np.array([crc32c(piece) for piece in pieces]) if self._durable else None
 
     def _shard(self, array: int, where: Cell) -> Shard:
         key = array, where

@@ -86,8 +86,10 @@ class FrameFates:
         self._all[frame : frame + 1] = _BYTES[PENDING if pending else fate]
         if (start := time.perf_counter()) < self._next:
             return
-        with suppress(OSError):  # storage fails: the frames themselves tell, or drain does
+        try:
             self._write()
+        except OSError:  # storage fails: the frames themselves tell, or drain does
+            self._slow = 0
         end = time.perf_counter()
         self._slow = self._slow + 1 if end - start > _SLOW_SECONDS else 0
         self._next = end + _SHARE * (end - start) if self._slow >= _SLOW_CALLS else 0.0
@@ -133,15 +135,17 @@ class FrameFates:
     def _write(self) -> None:
         with self._lock:
             first = self._written
-            waiting = bytes(self._all[first:])
-            _files.write_all_at(self._file, waiting, first)
+            waiting = memoryview(self._all[first:])
+            done = _files.system.write(self._file, first, waiting)
+            if done < len(waiting):
+                _files.write_all(self._file, first + done, waiting[done:])
             self._written = first + len(waiting)
 
     def _change(self, frames: Iterable[int], fate: int) -> None:
         for run in ranges_of(sorted(frames)):
             with self._lock, suppress(OSError, ValueError):  # a disk that fails, or a file that is closed
                 self._all[run.start : run.stop] = _BYTES[fate] * len(run)
-                _files.write_all_at(self._file, bytes(self._all[run.start : run.stop]), run.start)
+                _files.write_all(self._file, run.start, self._all[run.start : run.stop])
 
 
 def read_fates(path: Path) -> npt.NDArray[np.uint8]:

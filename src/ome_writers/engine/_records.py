@@ -147,9 +147,8 @@ class RecordLog:
     def _write(self, text: bytes) -> None:
         if self._file is None:
             self._file = _files.system.open(self._path, "rb+" if self._path.exists() else "wb")
-        self._file.seek(self._size)  # over what is left of one that could not be written
         try:
-            _files.write_all(self._file, text)
+            _files.write_all(self._file, self._size, text)
         except BaseException:
             with suppress(OSError):
                 self._file.truncate(self._size)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -126,24 +126,17 @@ class FaultyFileSystem(_files.FileSystem):
         self._check("open", path)
         return super().open(path, mode)
 
-    def write(self, file: FileIO, *pieces: memoryview) -> int:
+    def write(self, file: FileIO, offset: int, *pieces: memoryview) -> int:
         """Write some of the data, or fail, perhaps after a part of it."""
         data = pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces))
-        return self._write(file, data, lambda part: super(FaultyFileSystem, self).write(file, part))
-
-    def write_at(self, file: FileIO, data: memoryview, offset: int) -> int:
-        """Write some of the data at a place, or fail; counts as ``write``."""
-        return self._write(file, data, lambda part: super(FaultyFileSystem, self).write_at(file, part, offset))
-
-    def _write(self, file: FileIO, data: memoryview, write: Callable[[memoryview], int]) -> int:
         path = Path(os.fsdecode(file.name) if isinstance(file.name, bytes) else str(file.name))
         with self._lock:  # held while it writes, so that no other thread takes the room that is left
             fault, room = self._next("write", path, len(data))
             if fault is not None:
                 if fault.written:
-                    write(data[: fault.written])
+                    super().write(file, offset, data[: fault.written])
                 raise self._failure(fault, "write", path)
-            written = write(data if room is None else data[:room])
+            written = super().write(file, offset, data if room is None else data[:room])
             for other, progress in self._faults:
                 progress.nbytes += written if other.concerns("write", path) else 0
             return written
