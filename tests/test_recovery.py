@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from io import FileIO
@@ -893,6 +894,42 @@ class GatedFiles(FileSystem):
         self.begun.set()
         assert self.gate.wait(30)
         return super().write(file, offset, *pieces)
+
+
+def test_writing_does_not_wait_for_the_note_of_a_later_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frame whose note stands is written while the note of the next one is still being written."""
+    begun, gate, busy = threading.Event(), threading.Event(), threading.Event()
+
+    class Files(FileSystem):
+        def write(self, file: FileIO, offset: int, *pieces: memoryview) -> int:
+            if Path(str(file.name)).name == "frames.txt" and offset == 1:
+                begun.set()
+                assert gate.wait(30)
+            return super().write(file, offset, *pieces)
+
+    def hold() -> None:
+        assert busy.wait(30)
+
+    stream = create_stream(settings_for(tmp_path / "a.ome.zarr", {"t": (2,), **YX}))
+    monkeypatch.setattr(_files, "system", Files())
+    for _ in range(stream.stats.workers):
+        stream._engine._workers.submit(hold)
+    stream.append(np.ones((4, 6), np.uint16))
+    appending = threading.Thread(target=lambda: stream.append(np.ones((4, 6), np.uint16)))
+    appending.start()
+    try:
+        assert begun.wait(30)
+        busy.set()
+        deadline = time.monotonic() + 10
+        while stream.stats.frames_written < 1:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+    finally:
+        busy.set()
+        gate.set()
+        appending.join()
+        stream.close()
+    assert (read_images(stream.path)[0] == 1).all()
 
 
 def test_draining_waits_for_records_of_other_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

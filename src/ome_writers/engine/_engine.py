@@ -103,6 +103,7 @@ class Engine:
         # of the workers' side
         self._state = threading.Lock()
         self._ready: deque[Parcel] = deque()  # small ones, for whichever worker is free
+        self._noted = 0  # frames that were noted, or for which that has failed
         self._written = 0
         self._upkeep = Upkeep(on_growth, sync, lambda error: self._fail(error, None))
         self._failures = Failures()
@@ -269,6 +270,7 @@ class Engine:
     def _submit(self, parcels: Sequence[Parcel]) -> None:
         """Have parcels written that the assembly has given up; an interruption loses the rest of them, and says so."""
         done = 0
+        self._noted = self._frames
         try:
             for parcel in parcels:
                 if self._assembly.group > 1:
@@ -340,7 +342,7 @@ class Engine:
 
     def _drain(self) -> None:
         """Write what is known of the frames before the frames themselves: what is on disk is known after a crash."""
-        self._fates.drain()
+        self._fates.drain(self._noted)
         self._records.drain()
 
     def _release(self, parcel: Parcel) -> None:

@@ -109,15 +109,20 @@ class FrameFates:
         """Tell whether a frame was skipped."""
         return frame < len(self._all) and self._all[frame] == SKIPPED
 
-    def drain(self) -> None:
+    def drain(self, frames: int | None = None) -> None:
         """Write what is waiting; any thread may call this.
+
+        Parameters
+        ----------
+        frames : int, optional
+            Return at once if the first so many frames are noted, also while another thread notes the next one.
 
         Raises
         ------
         OSError
             If it can't be written; it is kept for the next call.
         """
-        if self._written < len(self._all):
+        if self._written < (len(self._all) if frames is None else frames):
             self._write()
 
     def sync(self) -> None:
