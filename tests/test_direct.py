@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import struct
@@ -22,7 +23,8 @@ import pytest
 from ome_writers import OMEStream, _files, create_stream
 from ome_writers._files import FileSystem
 from ome_writers.abc import LayersLostError, WritePlan
-from ome_writers.backends import _encoding, _shards
+from ome_writers.backends import _encoding, _shards, direct
+from ome_writers.backends._journal import JOURNAL_FILE, read_journal
 from ome_writers.backends._shards import WRITING_FOLDER, Shard
 from ome_writers.backends.direct import DirectSink
 from ome_writers.errors import UnsupportedError, WriteError
@@ -38,6 +40,7 @@ from ome_writers.testing.datasets import (
     random_pixels,
     stored_chunks,
 )
+from ome_writers.testing.files import FileFault, faulty_files
 from readers import assert_holds, document, read_images
 
 pytestmark = pytest.mark.timeout(60)
@@ -424,6 +427,163 @@ def test_pieces_are_written_whole(tmp_path: Path, most: int, how: str, monkeypat
     )
     assert bool(calls) == (how == "pwritev")
     assert max(calls, default=0) <= _files._MOST_PIECES
+
+
+def test_more_than_a_system_call_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pieces that are larger together, or alone, than what some systems take in one call go into several."""
+    asked = []
+
+    def noting(descriptor: int, data: memoryview, offset: int, write: Callable[..., int] = os.pwrite) -> int:
+        asked.append(len(data))
+        return write(descriptor, data, offset)
+
+    monkeypatch.setattr(_files, "_MOST_BYTES", 10)
+    monkeypatch.setattr(os, "pwrite", noting)
+    with FileIO(tmp_path / "a", "wb") as file:
+        _files.write_all(file, 0, b"abc", bytes(range(25)), b"defg")
+        _files.write_all(file, 32, bytes(range(25)))
+    assert (tmp_path / "a").read_bytes() == b"abc" + bytes(range(25)) + b"defg" + bytes(range(25))
+    assert max(asked) == 10
+
+
+FOUR: Axes = {"t": (4, 1, 4), "y": (8, 2, 4), "x": (3,)}  # one shard: four steps of four chunks
+
+
+@pytest.fixture
+def _a_chunk_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have each encoded chunk appended on its own."""
+    monkeypatch.setattr(direct, "_APPEND_BYTES", 1)
+
+
+@pytest.mark.usefixtures("_a_chunk_at_a_time")
+@pytest.mark.parametrize("durable", [False, True], ids=["", "durable"])
+def test_layers_that_are_appended_in_turn(tmp_path: Path, *, durable: bool) -> None:
+    """Two threads append to one shard, a chunk of each in turn: all are found, by the journal, too."""
+    plan = dataclasses.replace(planned(tmp_path, FOUR, "zstd"), durable=durable)
+    frames = frames_of(plan)
+    turn = threading.Barrier(2)
+    with closing(DirectSink(plan)) as sink:
+        encode = sink._encode
+        assert encode is not None
+
+        def encode_in_turn(chunk: Pixels) -> bytes:
+            with suppress(threading.BrokenBarrierError):
+                turn.wait(5)
+            return encode(chunk)
+
+        sink._encode = encode_in_turn
+        threads = [threading.Thread(target=write, args=(sink, plan, frames, step)) for step in (0, 1)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        entries = list(read_journal(plan.root / JOURNAL_FILE))
+        sink._encode = encode
+        write(sink, plan, frames, 2, 3)
+    assert_reads(plan, 0, frames)
+    check_files(plan)
+    shard = plan.array_path(0) / "c" / "0" / "0" / "0"
+    index, data = index_of(shard, 16), shard.read_bytes()
+    assert sorted(slot for entry in entries for slot in entry.slots.tolist()) == list(range(8))
+    for entry in entries:
+        places = list(zip(entry.offsets.tolist(), entry.lengths.tolist(), strict=True))
+        assert places == [index[slot] for slot in entry.slots]
+        sums = None if entry.checksums is None else entry.checksums.tolist()
+        assert sums == ([crc32c(data[o : o + n]) for o, n in places] if durable else None)
+
+
+@pytest.mark.usefixtures("_a_chunk_at_a_time")
+def test_chunks_gather_while_another_thread_appends(tmp_path: Path) -> None:
+    """Chunks are encoded while another thread holds the shard, and are appended together when it lets go."""
+    plan = planned(tmp_path, FOUR, "zstd")
+    frames = frames_of(plan)
+    with closing(DirectSink(plan)) as sink:
+        write(sink, plan, frames, 0)
+        (shard,) = sink._shards.values()
+        encode, encoded = sink._encode, threading.Semaphore(0)
+        assert encode is not None
+
+        def counted(chunk: Pixels) -> bytes:
+            encoded.release()
+            return encode(chunk)
+
+        sink._encode = counted
+        size = shard.temporary.stat().st_size
+        with shard.lock:
+            thread = threading.Thread(target=write, args=(sink, plan, frames, 1))
+            thread.start()
+            assert all(encoded.acquire(timeout=30) for _ in range(4))
+            assert shard.temporary.stat().st_size == size
+        thread.join()
+        write(sink, plan, frames, 3, 2)
+    assert_reads(plan, 0, frames)
+    check_files(plan)
+
+
+@pytest.mark.usefixtures("_a_chunk_at_a_time")
+@pytest.mark.parametrize("room", [*range(0, 84, 7), 83])  # of four chunks of 21 bytes
+def test_a_disk_that_is_full_in_the_middle_of_a_layer(
+    tmp_path: Path, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a layer that could not be written as a whole nothing is found, neither in the shard nor in the journal."""
+    disk = Disk(monkeypatch)
+    plan = planned(tmp_path, FOUR, "zstd")
+    frames = frames_of(plan)
+    with closing(DirectSink(plan)) as sink:
+        write(sink, plan, frames, 0)
+        disk.room = room
+        with pytest.raises(OSError, match="No space left"):
+            write(sink, plan, frames, 1)
+        disk.room = None
+        write(sink, plan, frames, 2)
+        slots = [slot for entry in read_journal(plan.root / JOURNAL_FILE) for slot in entry.slots.tolist()]
+    assert slots == [*range(4), *range(8, 12)]
+    frames[[1, 3]] = 0
+    check_files(plan)
+    assert_reads(plan, 0, frames)
+
+
+@pytest.mark.usefixtures("_a_chunk_at_a_time")
+def test_a_shard_without_a_whole_layer_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a layer has left that could not be written as a whole takes no room, and needs none for an index."""
+    disk = Disk(monkeypatch)
+    plan = planned(tmp_path, FOUR, "zstd")
+    sink = DirectSink(plan)
+    disk.room = 50
+    with pytest.raises(OSError, match="No space left"):
+        write(sink, plan, frames_of(plan), 0)
+    disk.room = 0
+    sink.close()
+    assert files_below(plan.root) == []
+
+
+def test_a_layer_that_the_journal_does_not_have(tmp_path: Path) -> None:
+    """A layer whose record can't be written is lost, and reads as such after a close as well as after a crash."""
+    plan = planned(tmp_path)
+    frames = frames_of(plan)
+    with closing(DirectSink(plan)) as sink:
+        write(sink, plan, frames, 0)
+        with (
+            faulty_files(FileFault("write", errno.ENOSPC, "*/journal")),
+            pytest.raises(OSError, match="No space left"),
+        ):
+            write(sink, plan, frames, 1)
+        write(sink, plan, frames, 2)
+    frames[[1, 3]] = 0
+    check_files(plan)
+    assert_reads(plan, 0, frames)
+
+
+@pytest.mark.parametrize("codec", ["none", "zstd"])
+def test_layers_that_are_written_together_in_any_order(tmp_path: Path, codec: str) -> None:
+    """Small layers of a shard that workers hand over together need not come in its order."""
+    plan = planned(tmp_path, FOUR, codec)
+    frames = frames_of(plan)
+    with closing(DirectSink(plan)) as sink:
+        for steps in ((2, 0, 3), (1,)):
+            sink.write_layers(0, [(step,) for step in steps], [layer_of(plan, frames[step]) for step in steps])
+    check_files(plan)
+    assert_reads(plan, 0, frames)
 
 
 @pytest.mark.parametrize("room", [0, 1, 12, 17])

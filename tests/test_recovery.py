@@ -854,6 +854,35 @@ def test_a_slow_file_system_delays_notes_not_frames(tmp_path: Path, slow_files: 
     fates.close()
 
 
+def test_notes_that_fail_slowly_are_few(tmp_path: Path, slow_files: SlowFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where every call takes long and then fails, a camera does not wait for each of them."""
+    fates = FrameFates(tmp_path / "frames.txt")
+
+    def fail(file: FileIO, offset: int, *pieces: memoryview) -> int:
+        del file, offset, pieces
+        slow_files.calls += 1
+        slow_files.now += 30.0
+        raise OSError(errno.EIO, "gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(slow_files, "write", fail)
+        for number in range(64):
+            fates.note(number, APPENDED)
+        assert slow_files.calls == 8
+    fates.close()
+    assert len(read_fates(tmp_path / "frames.txt")) == 64
+
+
+def test_nothing_is_written_when_nothing_waits(tmp_path: Path, slow_files: SlowFiles) -> None:
+    """To drain up to a frame whose note is still to come makes no system call."""
+    fates = FrameFates(tmp_path / "frames.txt")
+    fates.note(0, APPENDED)
+    fates.drain(1)
+    fates.drain(2)
+    assert slow_files.calls == 1
+    fates.close()
+
+
 def test_what_is_settled_stays_settled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that writes notes which another one has just changed does not bring back what they were before."""
     begun, gate = threading.Event(), threading.Event()

@@ -15,7 +15,7 @@ if os.name == "posix":
 _MOST_PIECES: Final = max(16, os.sysconf("SC_IOV_MAX") if "SC_IOV_MAX" in getattr(os, "sysconf_names", ()) else 0)
 """The most pieces that one system call takes; POSIX promises 16."""
 
-_MOST_BYTES: Final = 1 << 30  # in pieces; some systems refuse 2 GiB
+_MOST_BYTES: Final = 1 << 30  # that one system call takes; some refuse 2 GiB
 
 
 class FileSystem:
@@ -33,9 +33,9 @@ class FileSystem:
         if len(pieces) > 1 and hasattr(os, "pwritev") and sum(map(len, pieces)) <= _MOST_BYTES:
             return os.pwritev(file.fileno(), pieces[:_MOST_PIECES], offset)
         if hasattr(os, "pwrite"):
-            return os.pwrite(file.fileno(), pieces[0], offset)
+            return os.pwrite(file.fileno(), pieces[0][:_MOST_BYTES], offset)
         file.seek(offset)
-        return file.write(pieces[0])
+        return file.write(pieces[0][:_MOST_BYTES])
 
     def sync(self, file: FileIO) -> None:
         """Have what was written to a file on the medium."""

@@ -301,8 +301,9 @@ class ChunkCensus:
             shard.open()
             try:
                 shard.continue_from(final)
-                for slot, chunk in chunks:
-                    shard.note([slot], shard.append([len(chunk)], [chunk]), [len(chunk)])
+                pieces = [chunk for _, chunk in chunks]
+                lengths = list(map(len, pieces))
+                shard.note([slot for slot, _ in chunks], shard.append(lengths, pieces), lengths)
                 shard.finish(durable=self._plan.durable)
             finally:
                 shard.close()

@@ -52,13 +52,23 @@ class Shard:
         Chunks in its index.
     expected : int
         Chunks that are still to be written or skipped, those outside of the array left out.
+    array, where : int, tuple of int
+        Number of its array, and its place in the grid of shards: what the journal calls it by.
     earlier : Path, optional
         A complete shard whose chunks it holds, too; copied before the first chunk is appended.
     """
 
-    __slots__ = ("_dirty", "_index", "_size", "_unsynced", "earlier", "expected", "file", "final", "lock", "temporary")
+    __slots__ = (
+        "_dirty", "_index", "_size", "_unsynced", "array", "earlier", "expected", "file", "final", "lock", "temporary",
+        "where",
+    )  # fmt: skip
 
-    def __init__(self, final: Path, temporary: Path, slots: int, expected: int, *, earlier: Path | None = None) -> None:
+    def __init__(
+        self, final: Path, temporary: Path, slots: int, expected: int, *, array: int = 0,
+        where: tuple[int, ...] = (), earlier: Path | None = None,
+    ) -> None:  # fmt: skip
+        self.array = array
+        self.where = where
         self.earlier = earlier
         self.final = final
         self.temporary = temporary
@@ -72,8 +82,8 @@ class Shard:
 
     @property
     def empty(self) -> bool:
-        """Whether no chunk was written to it."""
-        return self._size == 0
+        """Whether it holds no chunk; there may be a file, in which what stands belongs to none."""
+        return bool((self._index[:, 0] == _MISSING).all())
 
     def open(self) -> None:
         """Open the file, to begin it or to go on."""
@@ -107,10 +117,10 @@ class Shard:
         """Return the places in the index of the chunks that were written."""
         return np.flatnonzero(self._index[:, 0] != _MISSING)
 
-    def entry(self, array: int, where: tuple[int, ...]) -> Entry:
+    def entry(self) -> Entry:
         """Return what the journal says of all chunks that were written."""
         slots = self.slots()
-        return Entry(array, where, slots, self._index[slots, 0], self._index[slots, 1])
+        return Entry(self.array, self.where, slots, self._index[slots, 0], self._index[slots, 1])
 
     def place(self, slots: Integers, offsets: Integers, lengths: Integers) -> None:
         """Take note of chunks that stand in a file that was written before."""

@@ -154,9 +154,9 @@ class DirectSink(LayerSink):
             shard = self._shard(array, where)
             if self._encode is None:
                 pieces = [part] if part.flags.c_contiguous else list(part)
-                self._append_raw(shard, array, where, slots, pieces, itertools.chain.from_iterable(part))
+                self._append_raw(shard, slots, pieces, itertools.chain.from_iterable(part))
             else:
-                self._encode_and_append(shard, array, where, slots, itertools.chain.from_iterable(part))
+                self._encode_and_append(shard, slots, itertools.chain.from_iterable(part))
 
     def write_layers(self, array: int, cells: Sequence[Cell], layers: Sequence[Block]) -> None:
         """Append several layers to their shard together."""
@@ -166,9 +166,9 @@ class DirectSink(LayerSink):
         shard = self._shard(array, where)
         chunks = (chunk for layer in layers for row in layer for chunk in row)
         if self._encode is None:
-            self._append_raw(shard, array, where, slots, layers, chunks)
+            self._append_raw(shard, slots, layers, chunks)
         else:
-            self._encode_and_append(shard, array, where, slots, chunks)
+            self._encode_and_append(shard, slots, chunks)
 
     def skip_layer(self, array: int, cell: Cell) -> None:
         """Take note that a layer is not written, so that its shard is known to be complete."""
@@ -178,7 +178,7 @@ class DirectSink(LayerSink):
         for where, slots, _ in self._parts(cell, 0, layer):
             shard = self._shard(array, where)
             with shard.lock:
-                self._count(shard, array, where, len(slots))
+                self._count(shard, len(slots))
 
     def read_layer(self, array: int, cell: Cell) -> Block | None:
         """Return the chunks of a layer that stands in the dataset.
@@ -199,16 +199,16 @@ class DirectSink(LayerSink):
             Naming all layers of shards for which that failed: nobody knows which of their bytes are there.
         """
         with self._lock:
-            shards = list(self._shards.items())
+            shards = list(self._shards.values())
         failed = []
-        for (array, where), shard in shards:
+        for shard in shards:
             with shard.lock:
                 try:
                     if shard.needs_sync:
                         self._files.use(shard)
                         shard.sync()
                 except OSError as error:
-                    failed.append(_Failure(shard.temporary, error, self._layers_in(shard, array, where)))
+                    failed.append(_Failure(shard.temporary, error, self._layers_in(shard)))
         if failed:
             layers = sorted({layer for failure in failed for layer in failure.layers})
             raise LayersLostError(f"{failed[0].error}; it may not be on the medium", layers) from failed[0].error
@@ -231,8 +231,8 @@ class DirectSink(LayerSink):
             every_one.callback(self._remove_folder)
             every_one.callback(self._close_journal)
             while self._shards:
-                (array, where), shard = self._shards.popitem()
-                every_one.callback(self._try_to_complete, failed, shard, array, where)
+                _, shard = self._shards.popitem()
+                every_one.callback(self._try_to_complete, failed, shard)
         if failed:
             names = ", ".join(str(failure.file) for failure in failed[:_MOST_NAMED])
             more = f" and {len(failed) - _MOST_NAMED} more" if len(failed) > _MOST_NAMED else ""
@@ -274,43 +274,39 @@ class DirectSink(LayerSink):
         tall, wide = self._per_shard[-2:]
         return (layer * tall + rows.start) * wide + _places(len(rows), len(columns), wide)
 
-    def _append_raw(
-        self, shard: Shard, array: int, where: Cell, slots: Integers, pieces: Sequence[Any], chunks: Iterable[Any]
-    ) -> None:
+    def _append_raw(self, shard: Shard, slots: Integers, pieces: Sequence[Any], chunks: Iterable[Any]) -> None:
         """Append chunks as they are; pieces are their bytes, cut in any way."""
         lengths = [self._chunk_bytes] * len(slots)
         sums = list(map(crc32c, chunks)) if self._durable else []
         with shard.lock:
-            offsets = self._append(shard, array, where, lengths, pieces)
-            self._commit(shard, array, where, slots, offsets, lengths, sums)
+            offsets = self._append(shard, lengths, pieces)
+            self._commit(shard, slots, offsets, lengths, sums)
 
-    def _encode_and_append(self, shard: Shard, array: int, where: Cell, slots: Integers, chunks: Iterator[Any]) -> None:
+    def _encode_and_append(self, shard: Shard, slots: Integers, chunks: Iterator[Any]) -> None:
         """Encode chunks, and append them while they are in the processor's cache unless others are appending."""
         encode: Encoder = self._encode  # type: ignore[assignment]  # called only with one
         offsets: list[int] = []
         lengths: list[int] = []
         sums: list[int] = []
         pieces: list[bytes] = []
-        while len(lengths) < len(slots):
+        for first in range(0, len(slots), self._at_once):
             pieces += map(encode, itertools.islice(chunks, self._at_once))  # no Python between one and the next
-            last = len(lengths) + len(pieces) == len(slots)
+            last = first + self._at_once >= len(slots)
             if not shard.lock.acquire(blocking=last):
                 continue
             try:
                 sizes = list(map(len, pieces))
-                offsets += self._append(shard, array, where, sizes, pieces)
+                offsets += self._append(shard, sizes, pieces)
                 lengths += sizes
                 if self._durable:
                     sums += map(crc32c, pieces)
                 if last:
-                    self._commit(shard, array, where, slots, offsets, lengths, sums)
+                    self._commit(shard, slots, offsets, lengths, sums)
             finally:
                 shard.lock.release()
             pieces = []
 
-    def _append(
-        self, shard: Shard, array: int, where: Cell, lengths: Sequence[int], pieces: Sequence[Any]
-    ) -> list[int]:
+    def _append(self, shard: Shard, lengths: Sequence[int], pieces: Sequence[Any]) -> list[int]:
         """Append encoded chunks to a shard, whose lock the caller holds; return where each begins."""
         self._files.use(shard)
         if shard.earlier is not None:
@@ -318,18 +314,16 @@ class DirectSink(LayerSink):
             if self._durable:
                 shard.sync()  # the journal says nothing of these bytes that could be checked
             shard.earlier = None
-            self._journal.add(shard.entry(array, where))
+            self._journal.add(shard.entry())
         return shard.append(lengths, pieces)
 
-    def _commit(
-        self, shard: Shard, array: int, where: Cell, slots: Integers, offsets: list[int], lengths: list[int],
-        sums: list[int],
-    ) -> None:  # fmt: skip
+    def _commit(self, shard: Shard, slots: Integers, offsets: list[int], lengths: list[int], sums: list[int]) -> None:
         """Note chunks that are in a shard, whose lock the caller holds; from then on, recovery finds them."""
-        entry = Entry(array, where, slots, np.array(offsets), np.array(lengths), np.array(sums) if sums else None)
-        shard.note(entry.slots, entry.offsets, entry.lengths)
+        checksums = np.array(sums) if sums else None
+        entry = Entry(shard.array, shard.where, slots, np.array(offsets), np.array(lengths), checksums)
         self._journal.add(entry)
-        self._count(shard, array, where, len(slots))
+        shard.note(entry.slots, entry.offsets, entry.lengths)
+        self._count(shard, len(slots))
 
     def _shard(self, array: int, where: Cell) -> Shard:
         key = array, where
@@ -343,19 +337,21 @@ class DirectSink(LayerSink):
                 final, temporary = self._final(array, where), self._temporary(array, where)
                 expected -= self._settled(array, where)
                 earlier = final if self._earlier is not None and final.exists() else None
-                shard = Shard(final, temporary, self._chunks_per_shard, expected, earlier=earlier)
+                shard = Shard(
+                    final, temporary, self._chunks_per_shard, expected, array=array, where=where, earlier=earlier
+                )
                 self._shards[key] = shard
             return shard
 
-    def _count(self, shard: Shard, array: int, where: Cell, chunks: int) -> None:
+    def _count(self, shard: Shard, chunks: int) -> None:
         """Count chunks of a shard, whose lock the caller holds, and complete it with the last of them."""
         shard.expected -= chunks
         if shard.expected == 0:
-            self._complete(shard, array, where)
+            self._complete(shard)
             with self._lock:  # not before: when this has failed, close tries again
-                del self._shards[array, where]
+                del self._shards[shard.array, shard.where]
 
-    def _complete(self, shard: Shard, array: int, where: Cell) -> None:
+    def _complete(self, shard: Shard) -> None:
         try:
             if shard.empty:
                 shard.discard()
@@ -367,22 +363,22 @@ class DirectSink(LayerSink):
             self._files.forget(shard)
         if (axis := self._unbounded_axis) is not None:
             with self._lock:
-                self._growth[array].count(where[axis], self._shards_per_step)
+                self._growth[shard.array].count(shard.where[axis], self._shards_per_step)
 
-    def _try_to_complete(self, failed: list[_Failure], shard: Shard, array: int, where: Cell) -> None:
+    def _try_to_complete(self, failed: list[_Failure], shard: Shard) -> None:
         try:
-            self._complete(shard, array, where)
+            self._complete(shard)
         except Exception as error:  # noqa: BLE001  close raises it when it has tried all
-            failed.append(_Failure(shard.final, error, self._layers_in(shard, array, where)))
+            failed.append(_Failure(shard.final, error, self._layers_in(shard)))
         except BaseException:  # Ctrl-C: the next close goes on with it
-            self._shards[array, where] = shard
+            self._shards[shard.array, shard.where] = shard
             raise
 
-    def _layers_in(self, shard: Shard, array: int, where: Cell) -> set[tuple[int, Cell]]:
+    def _layers_in(self, shard: Shard) -> set[tuple[int, Cell]]:
         """Return the layers that a shard holds chunks of."""
         inside_of_all = np.stack(np.unravel_index(shard.slots(), self._per_shard))[:-2].T.tolist()
         return {
-            (array, tuple(w * n + i for w, n, i in zip(where, self._per_shard, inside, strict=False)))
+            (shard.array, tuple(w * n + i for w, n, i in zip(shard.where, self._per_shard, inside, strict=False)))
             for inside in inside_of_all
         }
 

@@ -94,6 +94,7 @@ class Engine:
         self._first_frame = 0
         self._frames = 0  # taken or skipped: the number of the next one
         self._skipped = 0
+        self._noted = 0  # of these, when parcels were last submitted: workers write notes of them before pixels
         self._closing = False
         self._closed = False
         self._forked = False
@@ -103,7 +104,6 @@ class Engine:
         # of the workers' side
         self._state = threading.Lock()
         self._ready: deque[Parcel] = deque()  # small ones, for whichever worker is free
-        self._noted = 0  # frames that were noted, or for which that has failed
         self._written = 0
         self._upkeep = Upkeep(on_growth, sync, lambda error: self._fail(error, None))
         self._failures = Failures()
@@ -376,7 +376,7 @@ class Engine:
     def _when_idle(self) -> None:
         """Do in a worker without work what should not wait for the next frame."""
         with suppress(OSError):  # close tries again
-            self._fates.drain()
+            self._fates.drain(self._noted)
         self._look_after()
 
     # ---- errors ----------------------------------------------------------------------------------------------------

@@ -74,9 +74,8 @@ class FrameMajor:
 class ChunkMajor:
     """One chunk after the other, as a layer of chunks lies on disk: shape ``(rows, columns, *chunk)``.
 
-    Frames are cut into chunks while they are copied, which costs no more than copying them (rows of a chunk are
-    contiguous in both). Chunks at the edge of the frame are whole; what lies outside of the frame is 0, since buffers
-    are new or come from a layer of the same shape.
+    Frames are cut into chunks while they are copied, and not copied once more for that. Chunks at the edge of the frame
+    are whole; what lies outside of the frame is 0, since buffers are new or come from a layer of the same shape.
 
     Parameters
     ----------
