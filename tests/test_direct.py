@@ -384,6 +384,15 @@ class Disk:
         monkeypatch.setattr(_files, "system", Files())
 
 
+def fail_once(disk: Disk, sink: DirectSink, plan: WritePlan, frames: Pixels, room: int) -> None:
+    """Write step 1 to a disk that has too little room, and step 2 when it has more again."""
+    disk.room = room
+    with pytest.raises(OSError, match="No space left"):
+        write(sink, plan, frames, 1)
+    disk.room = None
+    write(sink, plan, frames, 2)
+
+
 @pytest.mark.parametrize("most", [1, 5, 7])
 @pytest.mark.parametrize("axes", [AXES, UNSHARDED], ids=["sharded", "unsharded"])
 @pytest.mark.parametrize("codec", [Codec(name="none"), Codec(name="zstd", checksum=True)], ids=str)
@@ -531,11 +540,7 @@ def test_a_disk_that_is_full_in_the_middle_of_a_layer(
     frames = frames_of(plan)
     with closing(DirectSink(plan)) as sink:
         write(sink, plan, frames, 0)
-        disk.room = room
-        with pytest.raises(OSError, match="No space left"):
-            write(sink, plan, frames, 1)
-        disk.room = None
-        write(sink, plan, frames, 2)
+        fail_once(disk, sink, plan, frames, room)
         slots = [slot for entry in read_journal(plan.root / JOURNAL_FILE) for slot in entry.slots.tolist()]
     assert slots == [*range(4), *range(8, 12)]
     frames[[1, 3]] = 0
@@ -596,11 +601,7 @@ def test_an_append_that_fails(tmp_path: Path, room: int, first: bool, monkeypatc
     with closing(DirectSink(plan)) as sink:
         if not first:
             write(sink, plan, frames, 0)
-        disk.room = room
-        with pytest.raises(OSError, match="No space left"):
-            write(sink, plan, frames, 1)
-        disk.room = None
-        write(sink, plan, frames, 2)
+        fail_once(disk, sink, plan, frames, room)
     frames[[0, 1, 3] if first else [1, 3]] = 0
     check_files(plan)
     assert_reads(plan, 0, frames)

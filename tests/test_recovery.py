@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from io import FileIO
@@ -927,14 +926,17 @@ class GatedFiles(FileSystem):
 
 def test_writing_does_not_wait_for_the_note_of_a_later_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A frame whose note stands is written while the note of the next one is still being written."""
-    begun, gate, busy = threading.Event(), threading.Event(), threading.Event()
+    begun, gate, busy, written = (threading.Event() for _ in range(4))
 
     class Files(FileSystem):
         def write(self, file: FileIO, offset: int, *pieces: memoryview) -> int:
             if Path(str(file.name)).name == "frames.txt" and offset == 1:
                 begun.set()
                 assert gate.wait(30)
-            return super().write(file, offset, *pieces)
+            done = super().write(file, offset, *pieces)
+            if Path(str(file.name)).parent.name == "writing":
+                written.set()
+            return done
 
     def hold() -> None:
         assert busy.wait(30)
@@ -949,10 +951,7 @@ def test_writing_does_not_wait_for_the_note_of_a_later_frame(tmp_path: Path, mon
     try:
         assert begun.wait(30)
         busy.set()
-        deadline = time.monotonic() + 10
-        while stream.stats.frames_written < 1:
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        assert written.wait(10)
     finally:
         busy.set()
         gate.set()
