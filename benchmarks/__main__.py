@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ._contenders import AS_THEY_ARE, COPY_AND_WRITE, SAME_BLOCKS, STREAMS
+from ._contenders import AS_THEY_ARE, BARE, COPY_AND_WRITE, SAME_BLOCKS, STREAMS
 from ._measure import SMALL_BYTES, held_memory, loose_memory, measure
 from ._options import parse, size_options, sized
 from ._tables import Results, comparison, picture
@@ -44,13 +44,13 @@ def _contenders(workload: Workload, backends: list[str]) -> list[str]:
     if workload.fps is not None:  # a camera that sets the pace: only latency and memory tell
         return [*names, *AS_THEY_ARE, COPY_AND_WRITE]
     same_blocks = [SAME_BLOCKS] if workload.compression == "blosc-zstd" else []  # elsewhere all have the same
-    return [*names, *AS_THEY_ARE, *same_blocks, "limit"]
+    return [*names, *AS_THEY_ARE, *same_blocks, BARE, "limit"]
 
 
 def main(argv: list[str]) -> int:
     """Run the benchmarks; return the exit status, 1 when a frame came out wrong."""
     args = _arguments(argv)
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = Console(width=None if sys.stdout.isatty() else 160)
     results: Results = {}
     workloads = [sized(name, args) for name in args.workload]
     fast, paced = [w for w in workloads if w.fps is None], [w for w in workloads if w.fps is not None]

@@ -11,10 +11,12 @@ import json
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from operator import floordiv, mod
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeAlias
@@ -23,9 +25,13 @@ import numpy as np
 
 import ome_writers
 from ome_writers._layout import plan_layout
+from ome_writers.backends._encoding import encoder as stream_encoder
 from ome_writers.metadata import array_document
 
 from ._workloads import Frames, Workload
+
+_BARE_WAITING_BYTES = 96 << 20
+_BARE_APPEND_BYTES = 2 << 20  # of pixels
 
 
 @dataclass(slots=True)
@@ -356,6 +362,74 @@ def limit(workload: Workload, pixels: Frames, path: Path) -> Timing:
     return Timing(writing=max(encoding, writing))
 
 
+def bare_pipeline(workload: Workload, pixels: Frames, path: Path) -> Timing:
+    """Copy frames into chunks on one thread; encode and ``write()`` them on one for each core, and do nothing else.
+
+    What a stream can't leave out, all at once, so that its parts get in each other's way as they do in a stream: they
+    share the processor's caches, the memory and Python's lock. There is no file that could be opened, no index, no
+    document, no note of what was written, no check of a frame; each thread appends to one file of its own; places are
+    known, and memory for as much as a stream gathers by default is there before the first frame.
+    """
+    path.mkdir(parents=True)
+    encode = None if workload.compression == "none" else stream_encoder(workload.settings("x.ome.zarr", "direct").codec)
+    *depth, height, width = workload.chunk_shape
+    rows, columns = workload.side // height, workload.side // width
+    layer_shape = (rows, columns, *depth, height, width)
+    layer_bytes = 2 * int(np.prod(layer_shape))
+    at_once = max(1, _BARE_APPEND_BYTES * rows * columns // layer_bytes)  # chunks
+    places: list[tuple[tuple[int, ...], tuple[Any, ...]]] = [
+        ((position, *map(floordiv, index, depth)), (slice(None), slice(None), *map(mod, index, depth)))
+        for position, index in workload.places()
+    ]
+    missing = Counter(layer for layer, _ in places)
+    free: SimpleQueue[Frames | None] = SimpleQueue()
+    full: SimpleQueue[Frames | None] = SimpleQueue()
+
+    def write(number: int) -> None:
+        offset = 0
+        try:
+            with (path / str(number)).open("wb", buffering=0) as file:
+                while (layer := full.get()) is not None:
+                    chunks = layer.reshape(rows * columns, -1)
+                    for first in range(0, len(chunks), at_once):
+                        pieces = chunks[first : first + at_once]
+                        encoded: list[Any] = [pieces] if encode is None else list(map(encode, pieces))
+                        offset += os.pwritev(file.fileno(), encoded, offset)
+                    free.put(layer)
+        finally:
+            free.put(None)  # nobody waits for memory that a failed thread has
+
+    for _ in range(4 + _BARE_WAITING_BYTES // layer_bytes):
+        free.put(np.ones(layer_shape, np.uint16))  # ones, as memory that is 0 is made at its first use only
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(os.cpu_count() or 1)]
+    for thread in threads:
+        thread.start()
+    layers: dict[tuple[int, ...], Frames] = {}
+
+    def append(_: int, frame: Frames) -> None:
+        layer, slot = next(steps)
+        if layer not in layers:
+            memory = free.get()
+            if memory is None:
+                raise OSError("the bare pipeline could not write")
+            layers[layer] = memory
+        layers[layer][slot].swapaxes(1, 2)[...] = frame.reshape(rows, height, columns, width)
+        missing[layer] -= 1
+        if not missing[layer]:
+            full.put(layers.pop(layer))
+
+    steps = iter(places)
+    start = time.perf_counter()
+    try:
+        calls = _append_frames(workload, pixels, append)
+    finally:
+        for _ in threads:
+            full.put(None)
+        for thread in threads:
+            thread.join()
+    return Timing(writing=time.perf_counter() - start, calls=calls)
+
+
 def copy_and_write(workload: Workload, pixels: Frames, path: Path) -> Timing:
     """Copy each frame, which nobody who takes it from a camera can leave out; write it, encoded before, in a thread.
 
@@ -457,6 +531,9 @@ GATHERING_LOOPS: dict[str, Contender] = {
 COPY_AND_WRITE = "copy and write()"
 """The contender that shows what a paced camera can expect of the machine."""
 
+BARE = "bare pipeline"
+"""The contender that does what a stream can't leave out, and nothing else."""
+
 SAME_BLOCKS = "tensorstore frames, same blocks"
 """The contender that compresses with the blocks of a stream."""
 
@@ -467,10 +544,14 @@ OTHERS: dict[str, Contender] = {
     "tensorstore frames": tensorstore_frames,
     SAME_BLOCKS: partial(tensorstore_frames, same_blocks=True),
     "acquire-zarr frames": acquire_zarr_frames,
+    BARE: bare_pipeline,
     "limit": limit,
     COPY_AND_WRITE: copy_and_write,
 }
 """What others do with the frames of a camera, and what nobody can do faster."""
+
+NO_DATASETS = (BARE, "limit", COPY_AND_WRITE)
+"""Those that write nothing that could be read back."""
 
 CONTENDERS: dict[str, Contender] = {
     **{f"{name} stream": run for name, run in STREAMS.items()},

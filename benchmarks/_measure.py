@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from ._contenders import CONTENDERS, COPY_AND_WRITE
+from ._contenders import CONTENDERS, NO_DATASETS
 from ._workloads import Frames, Workload
 
 _QUIET_SECONDS = 15.0  # in which a machine gives back what a process before, and this one so far, have left
@@ -102,9 +102,7 @@ def _run(task: Mapping[str, object]) -> Measurement:
         timing = contender(workload, pixels, path)
         growth = peak_memory() - before
         latencies = np.array(timing.calls or [0.0]) * 1e3
-        wrong = (
-            0 if name in ("limit", COPY_AND_WRITE) else wrong_frames(workload, pixels, path, _independent_reader(name))
-        )
+        wrong = 0 if name in NO_DATASETS else wrong_frames(workload, pixels, path, _independent_reader(name))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     p50, p99 = np.percentile(latencies, [50, 99])

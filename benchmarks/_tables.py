@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from rich.table import Table
 
-from ._contenders import AS_THEY_ARE
+from ._contenders import AS_THEY_ARE, BARE
 from ._measure import Measurement
 
 Results: TypeAlias = dict[tuple[str, str], list[Measurement]]
@@ -16,19 +16,36 @@ Results: TypeAlias = dict[tuple[str, str], list[Measurement]]
 
 
 def comparison(results: Results, title: str) -> Table:
-    """Return everything that was measured, with ratios to the limit and to the best of the others in the same run."""
+    """Return everything that was measured, with ratios to what is possible and to the best of the others.
+
+    Ratios are those of measurements of the same run.
+    """
     table = Table(title=title)
-    for column in ("workload", "contender", "GB/s", "of limit", "x best other", "p50 ms", "p99 ms", "max ms", "late",
-                   "RSS MB", "wrong"):  # fmt: skip
-        table.add_column(column, justify="left" if column in ("workload", "contender") else "right")
+    for column in ("workload", "contender"):
+        table.add_column(column, no_wrap=True)
+    for column in (
+        "GB/s",
+        "of limit",
+        "of bare",
+        "x best other",
+        "p50 ms",
+        "p99 ms",
+        "max ms",
+        "late",
+        "RSS MB",
+        "wrong",
+    ):
+        table.add_column(column, justify="right")
     for (workload, contender), runs in results.items():
         paced = (workload, "limit") not in results
+        streams = contender.endswith("stream") and not paced
         table.add_row(
             workload,
             contender,
             f"{_median(runs, 'gigabytes_per_second'):.2f}",
             "" if paced or contender == "limit" else f"{_ratio(runs, [results[workload, 'limit']]):.2f}",
-            f"{_ratio(runs, _others(results, workload)):.2f}" if contender.endswith("stream") and not paced else "",
+            f"{_ratio(runs, [results[workload, BARE]]):.2f}" if streams else "",
+            f"{_ratio(runs, _others(results, workload)):.2f}" if streams else "",
             *(f"{_median(runs, name):.2f}" for name in ("p50_ms", "p99_ms", "max_ms")),
             f"{_median(runs, 'late_calls'):.0f}" if paced else "",
             f"{_median(runs, 'growth_mb'):.0f}",

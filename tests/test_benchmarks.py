@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import mmap
+import os
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,11 +15,12 @@ from types import SimpleNamespace
 import numpy as np
 import psutil
 import pytest
+from numcodecs import blosc
 
+from benchmarks import _contenders, profiles
 from benchmarks import parts as parts_module
-from benchmarks import profiles
 from benchmarks.__main__ import main
-from benchmarks._contenders import CONTENDERS, COPY_AND_WRITE, LOOPS, SAME_BLOCKS, Timing
+from benchmarks._contenders import BARE, CONTENDERS, COPY_AND_WRITE, LOOPS, SAME_BLOCKS, Timing, bare_pipeline
 from benchmarks._measure import _LOOSE_BYTES, _run, held_memory, loose_memory, wrong_frames
 from benchmarks._workloads import WORKLOADS, Frames, Workload
 from benchmarks.loops import main as loops_main
@@ -40,13 +43,48 @@ def test_benchmarks_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     rows = json.loads(saved.read_text())["rows"]
     assert {row["workload"] for row in rows} == set(WORKLOADS)
     ours = {"direct stream", "tensorstore stream"}
-    others = {"tensorstore frames", SAME_BLOCKS, "acquire-zarr frames", "limit", COPY_AND_WRITE}
+    others = {"tensorstore frames", SAME_BLOCKS, "acquire-zarr frames", BARE, "limit", COPY_AND_WRITE}
     assert {row["contender"] for row in rows} == ours | others
     assert [row["workload"] for row in rows if row["contender"] == SAME_BLOCKS] == ["sharded-blosc-zstd"]
     assert all(run["wrong_frames"] == 0 and run["gigabytes_per_second"] > 0 for row in rows for run in row["runs"])
     printed = capsys.readouterr().out
     assert all(name in printed for name in WORKLOADS)
     assert picture.read_text().count("</svg>") == 1
+
+
+@pytest.mark.parametrize("name", ["sharded-raw", "light-sheet-transposed", "fast-frames", "positions"])
+def test_the_bare_pipeline_writes_every_chunk(name: str, tmp_path: Path) -> None:
+    """What it is compared with: each chunk of each array, encoded as in a stream, once."""
+    workload = replace(WORKLOADS[name].scaled(0.1).shrunk(64), compression="none")
+    pixels = workload.pixels()
+    timing = bare_pipeline(workload, pixels, tmp_path / "bare")
+    assert len(timing.calls) == workload.frames
+    chunk_bytes = 2 * int(np.prod(workload.chunk_shape))
+    written = b"".join(path.read_bytes() for path in (tmp_path / "bare").iterdir())
+    expected = []
+    for position in range(workload.positions):
+        array = pixels[workload.numbers(position) % len(pixels)]
+        for origin in np.ndindex(*(n // c for n, c in zip(workload.shape, workload.chunk_shape, strict=True))):
+            where = (slice(o * c, o * c + c) for o, c in zip(origin, workload.chunk_shape, strict=True))
+            expected.append(array[tuple(where)].tobytes())
+    assert sorted(expected) == sorted(written[i : i + chunk_bytes] for i in range(0, len(written), chunk_bytes))
+    bare_pipeline(replace(workload, compression="blosc-lz4"), pixels, tmp_path / "encoded")
+    encoded, decoded = b"".join(path.read_bytes() for path in (tmp_path / "encoded").iterdir()), []
+    while encoded:
+        nbytes = int.from_bytes(encoded[12:16], "little")  # of one chunk, from the header of blosc
+        decoded.append(blosc.decompress(encoded[:nbytes]))
+        encoded = encoded[nbytes:]
+    assert sorted(expected) == sorted(decoded)
+
+
+def test_a_bare_pipeline_that_fails_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When no thread can write any more, the one that copies does not wait for memory for ever."""
+    workload = replace(WORKLOADS["sharded-raw"].shrunk(64), compression="none")
+    monkeypatch.setattr(_contenders, "_BARE_WAITING_BYTES", 0)
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    monkeypatch.setattr(os, "pwritev", lambda *_: 1 // 0)
+    with pytest.raises(OSError, match="bare pipeline could not write"):
+        bare_pipeline(workload, workload.pixels(), tmp_path / "bare")
 
 
 def test_the_benchmark_of_loops_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
