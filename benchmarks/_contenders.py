@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import threading
 import time
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from io import FileIO
 from operator import floordiv, mod
 from pathlib import Path
 from queue import SimpleQueue
@@ -24,8 +26,10 @@ from typing import Any, TypeAlias
 import numpy as np
 
 import ome_writers
+from ome_writers._files import write_all
 from ome_writers._layout import plan_layout
 from ome_writers.backends._encoding import encoder as stream_encoder
+from ome_writers.engine._forms import ChunkMajor
 from ome_writers.metadata import array_document
 
 from ._workloads import Frames, Workload
@@ -362,6 +366,26 @@ def limit(workload: Workload, pixels: Frames, path: Path) -> Timing:
     return Timing(writing=max(encoding, writing))
 
 
+def _append_layers(
+    path: Path,
+    full: SimpleQueue[Frames | None],
+    free: SimpleQueue[Frames | None],
+    chunk_bytes: int,
+    encode: Callable[[Frames], bytes] | None,
+) -> None:
+    """Append encoded layers to a file until there are no more, several chunks at once, as a stream does."""
+    offset, at_once = 0, max(1, _BARE_APPEND_BYTES // chunk_bytes)
+    with FileIO(path, "w") as file:
+        while (layer := full.get()) is not None:
+            chunks = layer.reshape(-1, chunk_bytes // layer.itemsize)
+            for first in range(0, len(chunks), at_once):
+                some = chunks[first : first + at_once]
+                pieces: list[Any] = [some] if encode is None else list(map(encode, some))
+                write_all(file, offset, *pieces)
+                offset += some.nbytes if encode is None else sum(map(len, pieces))
+            free.put(layer)
+
+
 def bare_pipeline(workload: Workload, pixels: Frames, path: Path) -> Timing:
     """Copy frames into chunks on one thread; encode and ``write()`` them on one for each core, and do nothing else.
 
@@ -372,35 +396,29 @@ def bare_pipeline(workload: Workload, pixels: Frames, path: Path) -> Timing:
     """
     path.mkdir(parents=True)
     encode = None if workload.compression == "none" else stream_encoder(workload.settings("x.ome.zarr", "direct").codec)
-    *depth, height, width = workload.chunk_shape
-    rows, columns = workload.side // height, workload.side // width
-    layer_shape = (rows, columns, *depth, height, width)
-    layer_bytes = 2 * int(np.prod(layer_shape))
-    at_once = max(1, _BARE_APPEND_BYTES * rows * columns // layer_bytes)  # chunks
-    places: list[tuple[tuple[int, ...], tuple[Any, ...]]] = [
-        ((position, *map(floordiv, index, depth)), (slice(None), slice(None), *map(mod, index, depth)))
+    geometry = plan_layout(workload.settings("x.ome.zarr", "direct")).geometry
+    form, depth = ChunkMajor(geometry), geometry.chunks[:-2]
+    chunk_bytes = form.nbytes(()) // math.prod(geometry.layer_shape[:2])
+    places: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
+        ((position, *map(floordiv, index, depth)), tuple(map(mod, index, depth)))
         for position, index in workload.places()
     ]
     missing = Counter(layer for layer, _ in places)
     free: SimpleQueue[Frames | None] = SimpleQueue()
     full: SimpleQueue[Frames | None] = SimpleQueue()
 
+    errors: list[BaseException] = []
+
     def write(number: int) -> None:
-        offset = 0
         try:
-            with (path / str(number)).open("wb", buffering=0) as file:
-                while (layer := full.get()) is not None:
-                    chunks = layer.reshape(rows * columns, -1)
-                    for first in range(0, len(chunks), at_once):
-                        pieces = chunks[first : first + at_once]
-                        encoded: list[Any] = [pieces] if encode is None else list(map(encode, pieces))
-                        offset += os.pwritev(file.fileno(), encoded, offset)
-                    free.put(layer)
-        finally:
+            _append_layers(path / str(number), full, free, chunk_bytes, encode)
+        except BaseException as error:  # noqa: BLE001  # raised again by the thread that copies
+            errors.append(error)
             free.put(None)  # nobody waits for memory that a failed thread has
 
-    for _ in range(4 + _BARE_WAITING_BYTES // layer_bytes):
-        free.put(np.ones(layer_shape, np.uint16))  # ones, as memory that is 0 is made at its first use only
+    for _ in range(4 + _BARE_WAITING_BYTES // form.nbytes(())):
+        memory = np.ones(form.nbytes(()), np.uint8)  # ones, as memory that is 0 is made at its first use only
+        free.put(form.view(memory, ()))
     threads = [threading.Thread(target=write, args=(number,)) for number in range(os.cpu_count() or 1)]
     for thread in threads:
         thread.start()
@@ -409,11 +427,11 @@ def bare_pipeline(workload: Workload, pixels: Frames, path: Path) -> Timing:
     def append(_: int, frame: Frames) -> None:
         layer, slot = next(steps)
         if layer not in layers:
-            memory = free.get()
-            if memory is None:
-                raise OSError("the bare pipeline could not write")
-            layers[layer] = memory
-        layers[layer][slot].swapaxes(1, 2)[...] = frame.reshape(rows, height, columns, width)
+            pixels = free.get()
+            if pixels is None:
+                raise OSError("the bare pipeline could not write") from errors[0]
+            layers[layer] = pixels
+        form.put(layers[layer], slot, frame)
         missing[layer] -= 1
         if not missing[layer]:
             full.put(layers.pop(layer))
@@ -427,7 +445,10 @@ def bare_pipeline(workload: Workload, pixels: Frames, path: Path) -> Timing:
             full.put(None)
         for thread in threads:
             thread.join()
-    return Timing(writing=time.perf_counter() - start, calls=calls)
+    seconds = time.perf_counter() - start
+    if errors:
+        raise OSError("the bare pipeline could not write") from errors[0]
+    return Timing(writing=seconds, calls=calls)
 
 
 def copy_and_write(workload: Workload, pixels: Frames, path: Path) -> Timing:

@@ -56,7 +56,7 @@ def comparison(results: Results, title: str) -> Table:
 
 
 def picture(results: Results, path: Path, title: str) -> None:
-    """Save a bar chart of the throughput of streams and libraries, beside the limit."""
+    """Save a bar chart of the throughput of all contenders, beside the limit."""
     from matplotlib.figure import Figure
 
     workloads = [w for w in dict.fromkeys(w for w, _ in results) if (w, "limit") in results]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import mmap
-import os
 import sys
-import threading
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -77,14 +76,30 @@ def test_the_bare_pipeline_writes_every_chunk(name: str, tmp_path: Path) -> None
     assert sorted(expected) == sorted(decoded)
 
 
-def test_a_bare_pipeline_that_fails_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When no thread can write any more, the one that copies does not wait for memory for ever."""
-    workload = replace(WORKLOADS["sharded-raw"].shrunk(64), compression="none")
-    monkeypatch.setattr(_contenders, "_BARE_WAITING_BYTES", 0)
-    monkeypatch.setattr(threading, "excepthook", lambda _: None)
-    monkeypatch.setattr(os, "pwritev", lambda *_: 1 // 0)
+@pytest.mark.parametrize(("failing", "waiting_bytes"), [(0, 0), (3, 1 << 20)], ids=["all", "the last"])
+def test_a_bare_pipeline_that_fails_says_so(
+    failing: int, waiting_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It neither waits for ever for memory that a thread has, which can't write, nor takes less for writing less."""
+    workload = replace(TINY, compression="none")
+    numbers = itertools.count()
+
+    def write(*_: object) -> None:
+        if next(numbers) >= failing:
+            raise OSError("no space")
+
+    monkeypatch.setattr(_contenders, "_BARE_WAITING_BYTES", waiting_bytes)
+    monkeypatch.setattr(_contenders, "write_all", write)
     with pytest.raises(OSError, match="bare pipeline could not write"):
         bare_pipeline(workload, workload.pixels(), tmp_path / "bare")
+
+
+def test_the_bare_pipeline_takes_frames_of_parts_of_chunks(tmp_path: Path) -> None:
+    """As with any side that is asked for."""
+    workload = replace(WORKLOADS["sharded-raw"].scaled(0.1).shrunk(65), compression="none")
+    bare_pipeline(workload, workload.pixels(), tmp_path / "bare")
+    written = sum(path.stat().st_size for path in (tmp_path / "bare").iterdir())
+    assert written == workload.frames * 2 * 80**2  # chunks of 16 x 16, those at the edge whole
 
 
 def test_the_benchmark_of_loops_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

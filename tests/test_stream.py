@@ -114,7 +114,7 @@ def test_attributes_hold_a_bounded_number_of_records(
 ) -> None:
     """A long acquisition makes no giant ``zarr.json``: the first records are in it, and the name of the file."""
     monkeypatch.setattr("ome_writers.engine._records.RECORDS_PER_IMAGE", 3)
-    monkeypatch.setattr("ome_writers._documents.RECORDS_PER_IMAGE", 3)
+    monkeypatch.setattr("ome_writers._documents._frames.RECORDS_PER_IMAGE", 3)
     root = tmp_path / "a.ome.zarr"
     with create_stream(settings_for(root, backend, Dimension(name="t", count=8))) as stream:
         for number in range(8):
