@@ -395,8 +395,8 @@ def bare_pipeline(workload: Workload, pixels: Frames, path: Path) -> Timing:
     known, and memory for as much as a stream gathers by default is there before the first frame.
     """
     path.mkdir(parents=True)
-    encode = None if workload.compression == "none" else stream_encoder(workload.settings("x.ome.zarr", "direct").codec)
-    geometry = plan_layout(workload.settings("x.ome.zarr", "direct")).geometry
+    settings = workload.settings("x.ome.zarr", "direct")
+    encode, geometry = stream_encoder(settings.codec), plan_layout(settings).geometry
     form, depth = ChunkMajor(geometry), geometry.chunks[:-2]
     chunk_bytes = form.nbytes(()) // math.prod(geometry.layer_shape[:2])
     places: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
@@ -406,7 +406,6 @@ def bare_pipeline(workload: Workload, pixels: Frames, path: Path) -> Timing:
     missing = Counter(layer for layer, _ in places)
     free: SimpleQueue[Frames | None] = SimpleQueue()
     full: SimpleQueue[Frames | None] = SimpleQueue()
-
     errors: list[BaseException] = []
 
     def write(number: int) -> None:

@@ -23,18 +23,8 @@ def comparison(results: Results, title: str) -> Table:
     table = Table(title=title)
     for column in ("workload", "contender"):
         table.add_column(column, no_wrap=True)
-    for column in (
-        "GB/s",
-        "of limit",
-        "of bare",
-        "x best other",
-        "p50 ms",
-        "p99 ms",
-        "max ms",
-        "late",
-        "RSS MB",
-        "wrong",
-    ):
+    for column in ("GB/s", "of limit", "of bare", "x best other", "p50 ms", "p99 ms", "max ms", "late", "RSS MB",
+                   "wrong"):  # fmt: skip
         table.add_column(column, justify="right")
     for (workload, contender), runs in results.items():
         paced = (workload, "limit") not in results
