@@ -165,7 +165,7 @@ class BufferPool:
     def _touched(self, count: int) -> Iterable[Buffer]:
         """Return new buffers, their memory touched; it would otherwise be mapped at its first use."""
         buffers = self._untouched(count)
-        buffers.fill(0)
+        buffers.reshape(-1)[:: mmap.PAGESIZE] = 0  # a byte of each page: the system has filled it with 0
         return buffers
 
     def _untouched(self, count: int) -> Buffer:
