@@ -8,77 +8,25 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import os
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
-from io import FileIO
-from operator import floordiv, mod
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 import ome_writers
-from ome_writers._files import write_all
 from ome_writers._layout import plan_layout
-from ome_writers.backends._encoding import encoder as stream_encoder
-from ome_writers.engine._forms import ChunkMajor
 from ome_writers.metadata import array_document
 
+from ._bare import bare_pipeline
+from ._timing import Contender, Timing, append_frames
 from ._workloads import Frames, Workload
-
-_BARE_WAITING_BYTES = 96 << 20
-_BARE_APPEND_BYTES = 2 << 20  # of pixels
-
-
-@dataclass(slots=True)
-class Timing:
-    """What one contender took.
-
-    Attributes
-    ----------
-    creating : float
-        Seconds before the first frame: making folders and documents, opening the dataset.
-    writing : float
-        Seconds from the first frame until everything is handed to the file system and closed. Where a contender
-        prepares what it writes, which others must do while they write, that time is not in it.
-    calls : list of float
-        Seconds of each call: of a frame, or of a whole shard.
-    """
-
-    creating: float = 0.0
-    writing: float = 0.0
-    calls: list[float] = field(default_factory=list)
-
-
-Contender: TypeAlias = Callable[[Workload, Frames, Path], Timing]
-
-
-def _append_frames(workload: Workload, pixels: Frames, append: Callable[[int, Frames], object]) -> list[float]:
-    """Call ``append(position, frame)`` for each frame, at the pace of the camera; return the seconds of each call."""
-    names = [name for name, _ in workload.index]
-    counts = [count for _, count in workload.index]
-    positions = (
-        np.indices(counts)[names.index("p")].ravel().tolist() if "p" in names else [0] * workload.frames
-    )  # fmt: skip
-    count, period = len(pixels), None if workload.fps is None else 1 / workload.fps
-    seconds = []
-    begin = time.perf_counter()
-    for number, position in enumerate(positions):
-        frame = pixels[number % count]
-        if period is not None:
-            time.sleep(max(0.0, begin + number * period - time.perf_counter()))
-        start = time.perf_counter()
-        append(position, frame)
-        seconds.append(time.perf_counter() - start)
-    return seconds
 
 
 def stream(backend: str) -> Contender:
@@ -89,7 +37,7 @@ def stream(backend: str) -> Contender:
         start = time.perf_counter()
         with ome_writers.create_stream(settings) as target:
             first = time.perf_counter()
-            calls = _append_frames(workload, pixels, lambda _, frame: target.append(frame))
+            calls = append_frames(workload, pixels, lambda _, frame: target.append(frame))
         return Timing(first - start, time.perf_counter() - first, calls)
 
     return run
@@ -227,7 +175,7 @@ def tensorstore_frames(workload: Workload, pixels: Frames, path: Path, *, same_b
             free.append(block)
 
     first = time.perf_counter()
-    calls = _append_frames(workload, pixels, append)
+    calls = append_frames(workload, pixels, append)
     finish()
     return Timing(first - start, time.perf_counter() - first, calls)
 
@@ -309,7 +257,7 @@ def acquire_zarr_frames(workload: Workload, pixels: Frames, path: Path) -> Timin
     target = _acquire_stream(workload, path)
     keys = [workload.array_path(position) for position in range(workload.positions)]
     first = time.perf_counter()
-    calls = _append_frames(workload, pixels, lambda position, frame: target.append(frame, key=keys[position]))
+    calls = append_frames(workload, pixels, lambda position, frame: target.append(frame, key=keys[position]))
     target.close()
     return Timing(first - start, time.perf_counter() - first, calls)
 
@@ -366,90 +314,6 @@ def limit(workload: Workload, pixels: Frames, path: Path) -> Timing:
     return Timing(writing=max(encoding, writing))
 
 
-def _append_layers(
-    path: Path,
-    full: SimpleQueue[Frames | None],
-    free: SimpleQueue[Frames | None],
-    chunk_bytes: int,
-    encode: Callable[[Frames], bytes] | None,
-) -> None:
-    """Append encoded layers to a file until there are no more, several chunks at once, as a stream does."""
-    offset, at_once = 0, max(1, _BARE_APPEND_BYTES // chunk_bytes)
-    with FileIO(path, "w") as file:
-        while (layer := full.get()) is not None:
-            chunks = layer.reshape(-1, chunk_bytes // layer.itemsize)
-            for first in range(0, len(chunks), at_once):
-                some = chunks[first : first + at_once]
-                pieces: list[Any] = [some] if encode is None else list(map(encode, some))
-                write_all(file, offset, *pieces)
-                offset += some.nbytes if encode is None else sum(map(len, pieces))
-            free.put(layer)
-
-
-def bare_pipeline(workload: Workload, pixels: Frames, path: Path) -> Timing:
-    """Copy frames into chunks on one thread; encode and ``write()`` them on one for each core, and do nothing else.
-
-    What a stream can't leave out, all at once, so that its parts get in each other's way as they do in a stream: they
-    share the processor's caches, the memory and Python's lock. There is no file that could be opened, no index, no
-    document, no note of what was written, no check of a frame; each thread appends to one file of its own; places are
-    known, and memory for as much as a stream gathers by default is there before the first frame.
-    """
-    path.mkdir(parents=True)
-    settings = workload.settings("x.ome.zarr", "direct")
-    encode, geometry = stream_encoder(settings.codec), plan_layout(settings).geometry
-    form, depth = ChunkMajor(geometry), geometry.chunks[:-2]
-    chunk_bytes = form.nbytes(()) // math.prod(geometry.layer_shape[:2])
-    places: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
-        ((position, *map(floordiv, index, depth)), tuple(map(mod, index, depth)))
-        for position, index in workload.places()
-    ]
-    missing = Counter(layer for layer, _ in places)
-    free: SimpleQueue[Frames | None] = SimpleQueue()
-    full: SimpleQueue[Frames | None] = SimpleQueue()
-    errors: list[BaseException] = []
-
-    def write(number: int) -> None:
-        try:
-            _append_layers(path / str(number), full, free, chunk_bytes, encode)
-        except BaseException as error:  # noqa: BLE001  # raised again by the thread that copies
-            errors.append(error)
-            free.put(None)  # nobody waits for memory that a failed thread has
-
-    for _ in range(4 + _BARE_WAITING_BYTES // form.nbytes(())):
-        memory = np.ones(form.nbytes(()), np.uint8)  # ones, as memory that is 0 is made at its first use only
-        free.put(form.view(memory, ()))
-    threads = [threading.Thread(target=write, args=(number,)) for number in range(os.cpu_count() or 1)]
-    for thread in threads:
-        thread.start()
-    layers: dict[tuple[int, ...], Frames] = {}
-
-    def append(_: int, frame: Frames) -> None:
-        layer, slot = next(steps)
-        if layer not in layers:
-            pixels = free.get()
-            if pixels is None:
-                raise OSError("the bare pipeline could not write") from errors[0]
-            layers[layer] = pixels
-        form.put(layers[layer], slot, frame)
-        missing[layer] -= 1
-        if not missing[layer]:
-            full.put(layers.pop(layer))
-
-    steps = iter(places)
-    start = time.perf_counter()
-    try:
-        calls = _append_frames(workload, pixels, append)
-    finally:
-        for _ in threads:
-            full.put(None)
-        for thread in threads:
-            thread.join()
-    seconds = time.perf_counter() - start
-    if errors:
-        raise OSError("the bare pipeline could not write") from errors[0]
-    return Timing(writing=seconds, calls=calls)
-
-
 def copy_and_write(workload: Workload, pixels: Frames, path: Path) -> Timing:
     """Copy each frame, which nobody who takes it from a camera can leave out; write it, encoded before, in a thread.
 
@@ -477,7 +341,7 @@ def copy_and_write(workload: Workload, pixels: Frames, path: Path) -> Timing:
     thread.start()
     start = time.perf_counter()
     try:
-        calls = _append_frames(workload, pixels, append)
+        calls = append_frames(workload, pixels, append)
     finally:
         waiting.put(None)
         thread.join()

@@ -102,7 +102,7 @@ def _run(task: Mapping[str, object]) -> Measurement:
         timing = contender(workload, pixels, path)
         growth = peak_memory() - before
         latencies = np.array(timing.calls or [0.0]) * 1e3
-        wrong = 0 if name in NO_DATASETS else wrong_frames(workload, pixels, path, _independent_reader(name))
+        wrong = 0 if name in NO_DATASETS else wrong_frames(workload, pixels, path, independent_reader(name))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     p50, p99 = np.percentile(latencies, [50, 99])
@@ -193,7 +193,8 @@ def peak_memory() -> int:
 # ---- reading back --------------------------------------------------------------------------------------------------
 
 
-def _independent_reader(contender: str) -> str:
+def independent_reader(contender: str) -> str:
+    """Return the name of a library for :func:`wrong_frames` that does not write what a contender writes."""
     return "zarr-python" if contender.startswith("tensorstore") else "tensorstore"
 
 

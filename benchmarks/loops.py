@@ -3,49 +3,19 @@
 from __future__ import annotations
 
 import os
-import shutil
-import statistics
 import sys
-import tempfile
-from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from ._contenders import CONTENDERS, LOOPS, Timing
-from ._measure import wrong_frames
+from ._contenders import LOOPS
 from ._options import add_turns, parse, size_options, sized
-from ._workloads import Frames, Workload
+from ._timing import Timing
+from ._turns import median, quartiles, ratios, take_turns
+from ._workloads import Workload
 
 KINDS = ("stream", "loop", "gathering loop")
 _SHARDED = ("sharded-raw", "sharded-blosc-lz4", "sharded-blosc-zstd")
-
-
-def measure(
-    workload: Workload, pixels: Frames, library: str, turns: int, scratch: Path
-) -> tuple[dict[str, list[Timing]], int]:
-    """Return what a stream and the loops took in each turn, and how many frames came out wrong.
-
-    All take turns in one process, each turn beginning with another one, and each deletes what it wrote: so a virtual
-    machine keeps the memory that the files take. The first turn is not counted.
-    """
-    timings: dict[str, list[Timing]] = {kind: [] for kind in KINDS}
-    reader = "zarr-python" if library == "tensorstore" else "tensorstore"
-    wrong = 0
-    for turn in range(turns + 1):
-        for kind in (*KINDS[turn % 3 :], *KINDS[: turn % 3]):
-            folder = Path(tempfile.mkdtemp(dir=scratch, prefix="bench-"))
-            path = folder / "data.ome.zarr"
-            try:
-                timing = CONTENDERS[f"{library} {kind}"](workload, pixels, path)
-                if turn:
-                    timings[kind].append(timing)
-                else:
-                    wrong += wrong_frames(workload, pixels, path, reader)
-            finally:
-                shutil.rmtree(folder)
-    return timings, wrong
 
 
 def main(argv: list[str]) -> int:
@@ -65,30 +35,26 @@ def main(argv: list[str]) -> int:
         pixels = workload.pixels()
         for library in args.backend:
             print(f"{name}, {library}", file=sys.stderr, flush=True)
-            timings, wrong = measure(workload, pixels, library, args.turns, args.scratch)
-            table.add_row(name, library, *_cells(workload, timings))
+            names = [f"{library} {kind}" for kind in KINDS]
+            timings, wrong = take_turns(workload, pixels, names, args.turns, args.scratch)
+            table.add_row(name, library, *_cells(workload, *timings.values()))
             all_wrong += wrong
     table.caption = f"{os.cpu_count()} cores; {all_wrong} wrong frames"
     Console(width=None if sys.stdout.isatty() else 140).print(table)
     return int(bool(all_wrong))
 
 
-def _cells(workload: Workload, timings: dict[str, list[Timing]]) -> list[str]:
-    writing = {kind: [t.writing for t in of_kind] for kind, of_kind in timings.items()}
-    whole = {kind: [t.creating + t.writing for t in of_kind] for kind, of_kind in timings.items()}
-    low, _, high = np.percentile(_ratios(writing, "loop"), [25, 50, 75])
+def _cells(workload: Workload, stream: list[Timing], loop: list[Timing], gathering: list[Timing]) -> list[str]:
+    writing = [[t.writing for t in of_kind] for of_kind in (stream, loop, gathering)]
+    whole = [[t.creating + t.writing for t in of_kind] for of_kind in (stream, loop)]
+    to_the_loop = ratios(writing[0], writing[1])
     return [
-        *(f"{workload.nbytes / statistics.median(writing[kind]) / 1e9:.2f}" for kind in KINDS),
-        f"{statistics.median(_ratios(writing, 'loop')):.2f}",
-        f"{low:.2f} to {high:.2f}",
-        f"{statistics.median(_ratios(whole, 'loop')):.2f}",
-        f"{statistics.median(_ratios(writing, 'gathering loop')):.2f}",
+        *(median(workload.nbytes / seconds / 1e9 for seconds in of_kind) for of_kind in writing),
+        median(to_the_loop),
+        quartiles(to_the_loop),
+        median(ratios(*whole)),
+        median(ratios(writing[0], writing[2])),
     ]
-
-
-def _ratios(seconds: dict[str, list[float]], kind: str) -> list[float]:
-    """Return by how much the stream is faster than a loop, turn by turn."""
-    return [other / ours for ours, other in zip(seconds["stream"], seconds[kind], strict=True)]
 
 
 if __name__ == "__main__":

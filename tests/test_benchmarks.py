@@ -16,18 +16,23 @@ import psutil
 import pytest
 from numcodecs import blosc
 
-from benchmarks import _contenders, profiles
+from benchmarks import _bare, profiles
 from benchmarks import parts as parts_module
 from benchmarks.__main__ import main
-from benchmarks._contenders import BARE, CONTENDERS, COPY_AND_WRITE, LOOPS, SAME_BLOCKS, Timing, bare_pipeline
+from benchmarks._bare import bare_pipeline
+from benchmarks._contenders import BARE, CONTENDERS, COPY_AND_WRITE, LOOPS, SAME_BLOCKS
 from benchmarks._measure import _LOOSE_BYTES, _run, held_memory, loose_memory, wrong_frames
+from benchmarks._options import UNPACED
+from benchmarks._timing import Timing
 from benchmarks._workloads import WORKLOADS, Frames, Workload
+from benchmarks.bounds import main as bounds_main
 from benchmarks.loops import main as loops_main
 from benchmarks.parts import Cost
 from benchmarks.parts import main as parts_main
 from benchmarks.parts import measure as measure_parts
 from benchmarks.replay import CONTENDERS as REPLAY_CONTENDERS
 from benchmarks.replay import main as replay_main
+from ome_writers.engine import plan_memory
 
 TINY = WORKLOADS["sharded-raw"].scaled(0.1).shrunk(64)
 
@@ -76,9 +81,9 @@ def test_the_bare_pipeline_writes_every_chunk(name: str, tmp_path: Path) -> None
     assert sorted(expected) == sorted(decoded)
 
 
-@pytest.mark.parametrize(("failing", "waiting_bytes"), [(0, 0), (3, 1 << 20)], ids=["all", "the last"])
+@pytest.mark.parametrize(("failing", "buffers"), [(0, 4), (3, 99)], ids=["all", "the last"])
 def test_a_bare_pipeline_that_fails_says_so(
-    failing: int, waiting_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    failing: int, buffers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It neither waits for ever for memory that a thread has, which can't write, nor takes less for writing less."""
     workload = replace(TINY, compression="none")
@@ -88,8 +93,8 @@ def test_a_bare_pipeline_that_fails_says_so(
         if next(numbers) >= failing:
             raise OSError("no space")
 
-    monkeypatch.setattr(_contenders, "_BARE_WAITING_BYTES", waiting_bytes)
-    monkeypatch.setattr(_contenders, "write_all", write)
+    monkeypatch.setattr(_bare, "plan_memory", lambda *given: replace(plan_memory(*given), buffers=buffers))
+    monkeypatch.setattr(_bare, "write_all", write)
     with pytest.raises(OSError, match="bare pipeline could not write"):
         bare_pipeline(workload, workload.pixels(), tmp_path / "bare")
 
@@ -100,6 +105,24 @@ def test_the_bare_pipeline_takes_frames_of_parts_of_chunks(tmp_path: Path) -> No
     bare_pipeline(workload, workload.pixels(), tmp_path / "bare")
     written = sum(path.stat().st_size for path in (tmp_path / "bare").iterdir())
     assert written == workload.frames * 2 * 80**2  # chunks of 16 x 16, those at the edge whole
+
+
+def test_the_bare_pipeline_has_as_many_layers_open_as_the_stream(tmp_path: Path) -> None:
+    """More than those that may wait: it would stand still for ever for memory that nobody gives back."""
+    planes = WORKLOADS["light-sheet-transposed"].shrunk(64)
+    workload = replace(planes, index=(("t", 1), ("z", 16), ("c", 20)), compression="none")
+    timing = bare_pipeline(workload, workload.pixels(), tmp_path / "bare")
+    assert len(timing.calls) == 320
+
+
+def test_what_bounds_a_stream_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Stream, bare pipeline, loop and limit take turns; the table has every workload, and nothing stays behind."""
+    arguments = ["--turns", "2", "--scale", "0.1", "--side", "64", "--scratch", str(tmp_path)]
+    assert bounds_main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert all(printed.count(f"{name} ") == 2 for name in UNPACED)
+    assert "0 wrong frames" in printed
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_benchmark_of_loops_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -254,7 +277,8 @@ else:
 
 @pytest.mark.parametrize(
     ("command", "option", "said"),
-    [(loops_main, ["--turns", "0"], "--turns takes 1"), (replay_main, ["--runs", "0"], "--runs takes 1"),
+    [(loops_main, ["--turns", "0"], "--turns takes 1"), (bounds_main, ["--turns", "0"], "--turns takes 1"),
+     (replay_main, ["--runs", "0"], "--runs takes 1"),
      (main, ["--runs", "-1"], "--runs takes 1"), (parts_main, ["--scratch", "nowhere"], "not nowhere")],
 )  # fmt: skip
 def test_options_that_make_no_sense(
