@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
             table.add_row(*row)
         all_wrong += wrong
     table.caption = f"{os.cpu_count()} cores; {all_wrong} wrong frames"
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
     return int(bool(all_wrong))
 
 
