@@ -122,6 +122,7 @@ def build(
     buffer: BufferSettings = PATIENT,
     batch: int | None = None,
     part_bytes: int = 1 << 24,
+    workers: Workers | None = None,
 ) -> Rig:
     """Put an engine together as a stream does; ``part_bytes`` is the size of parts of large layers."""
     layout = plan_layout(declared)
@@ -139,7 +140,7 @@ def build(
         else:
             assembly = BatchAssembly(sink, plan.geometry, router, batch or memory.extent[0])
     pool = BufferPool(memory.buffer_bytes, memory.buffers, buffer, ahead=memory.ahead)
-    workers = Workers(memory.workers)
+    workers = workers or Workers(memory.workers)
     path = folder / "frames.jsonl"
     records = RecordLog(path, [image.path for image in layout.images])
     grown: list[dict[int, int]] = []
@@ -506,6 +507,31 @@ def test_append_waits_for_memory(start: Start, kind: type[MemorySink]) -> None:
     rig.close()
     assert rig.engine.stats().stalled_seconds > 0.2
     assert [int(frame[0, 0]) for frame in rig.written()[0]] == list(range(1, 11))
+
+
+def test_whoever_waits_for_memory_has_all_workers_make_room(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is held back for the sake of the thread that copies has no reason to be while that waits."""
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    gate, workers = threading.Event(), Workers(2, backlog=99)
+    buffer = BufferSettings(max_bytes=3 * least_memory(small(), MemoryLayerSink, 1), workers=2)
+    rig = start({"t": (10, 2), **YX}, kind=MemoryLayerSink, faults=Faults(gate=gate), buffer=buffer, workers=workers)
+    thread, errors = in_thread(lambda: rig.append_numbered(10))
+    wait_until(lambda: workers._pending - len(workers._tasks) == 2)  # that many are being carried out
+    gate.set()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert not errors
+    rig.close()
+    assert [int(frame[0, 0]) for frame in rig.written()[0]] == list(range(1, 11))
+
+
+def test_idle_workers_write_notes_that_were_put_off(start: Start, tmp_path: Path) -> None:
+    """Where notes take long, frames of a box that is not complete are noted as well, without another frame."""
+    rig = start({"t": (10, 4), **YX})
+    rig.engine._fates._next = float("inf")  # as after a call that took very long
+    rig.append_numbered(1)
+    rig.engine.skip(1)
+    wait_until(lambda: (tmp_path / "frames.txt").read_bytes() == b"as")
 
 
 drawn = acquisitions(dtypes=["uint16"], compressions=[None], max_frame_size=3)

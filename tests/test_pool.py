@@ -236,6 +236,64 @@ def test_a_call_without_a_task_does_no_harm() -> None:
     assert workers._pending == 0
 
 
+def _hold_first(workers: Workers) -> threading.Event:
+    """Have a worker busy until the event is set."""
+    begun, gate = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        assert gate.wait(LIMIT)
+
+    workers.submit(hold)
+    assert begun.wait(LIMIT)
+    return gate
+
+
+def _wait_for(done: list[int], count: int) -> None:
+    """Wait until so many tasks are done, and see that no more are."""
+    end = time.monotonic() + LIMIT
+    while len(done) < count:
+        assert time.monotonic() < end
+        time.sleep(0.001)
+    time.sleep(0.05)
+    assert len(done) == count
+
+
+@pytest.mark.parametrize(("processors", "count", "working"), [(2, 2, 1), (1, 3, 1), (4, 4, 3), (4, 3, 3), (None, 2, 1)])
+def test_the_last_processor_is_the_callers(
+    processors: int | None, count: int, working: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads that would take it work only while many tasks wait, or while the caller does."""
+    monkeypatch.setattr(os, "cpu_count", lambda: processors)
+    workers, done = Workers(count, backlog=3), list[int]()
+    gates = [_hold_first(workers) for _ in range(working)]
+    for number in range(5):
+        workers.submit(lambda: done.append(1))
+        _wait_for(done, max(0, number - 2) if working < count else 0)
+    workers.hurry()
+    _wait_for(done, 5 if working < count else 0)
+    workers.submit(lambda: done.append(1))  # the caller has gone on
+    _wait_for(done, 5 if working < count else 0)
+    for gate in gates:
+        gate.set()
+    workers.stop()
+    assert len(done) == 6
+    assert all(not thread.is_alive() for thread in threading.enumerate() if thread.name.startswith("ome-writers-"))
+
+
+def test_nobody_is_held_back_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits until all is done has all threads work on it."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    workers, together, done = Workers(2, backlog=99), threading.Barrier(2, timeout=LIMIT), list[int]()
+    for _ in range(10):
+        workers.submit(lambda: done.append(together.wait()))
+    workers.wait()
+    for _ in range(10):
+        workers.submit(lambda: done.append(together.wait()))
+    workers.stop()
+    assert sorted(done) == [0] * 10 + [1] * 10
+
+
 @pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="schedulers of Linux")
 @pytest.mark.parametrize("batch", [True, False])
 def test_workers_do_not_interrupt_their_caller(batch: bool) -> None:

@@ -151,3 +151,30 @@ def test_only_the_first_axis_may_be_unbounded() -> None:
     """An axis without an end under another one has no order of frames."""
     with pytest.raises(ValueError, match="only the first axis"):
         Router([AcquisitionAxis("z", 2, 0, 0), AcquisitionAxis("t", None, 1, 0)])
+
+
+@pytest.mark.parametrize(
+    ("axes", "fastest"),
+    [
+        ([("t", 5, 0, 0), ("z", 4, 1, 0)], 1),
+        ([("z", 4, 1, 0), ("t", None, 0, 0)][::-1], 1),
+        ([("t", None, 0, 0)], 0),
+        ([("t", 5, 0, 0), ("z", 4, 1, 0), ("c", 1, 2, 0)], 1),
+        ([("t", 5, 0, 0), ("p", 3, None, 1)], None),
+        ([("p", 3, None, 1), ("t", 5, 0, 0)], 0),
+        ([("t", 5, 0, 0), ("p", 1, None, 1)], 0),
+        ([("t", 1, 0, 0)], None),
+        ([], None),
+    ],
+)
+def test_the_axis_along_which_frames_follow_each_other(
+    axes: list[tuple[str, int | None, int | None, int]], fastest: int | None
+) -> None:
+    """It is the last one that has more than one step, unless that leads to another array."""
+    router = Router([AcquisitionAxis(*axis) for axis in axes])
+    assert router.fastest == fastest
+    for frame in range(1, router.total or 5):
+        array, index = router.locate(frame)
+        if fastest is not None and index[fastest]:
+            step = tuple(i - (axis == fastest) for axis, i in enumerate(index))
+            assert router.locate(frame - 1) == (array, step)

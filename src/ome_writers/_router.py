@@ -29,6 +29,8 @@ class Router:
     ----------
     total : int or None
         Number of frames of the acquisition; None when it is unbounded.
+    fastest : int or None
+        The storage axis along which one frame follows the other; None when another array, or none, follows.
     """
 
     def __init__(self, axes: Sequence[AcquisitionAxis]) -> None:
@@ -43,6 +45,8 @@ class Router:
             for stride, axis in zip(strides, axes, strict=True)
         ]
         stored = sorted((a.storage_axis, i) for i, a in enumerate(axes) if a.storage_axis is not None)
+        moving = [axis for axis in axes if axis.count != 1]
+        self.fastest: int | None = moving[-1].storage_axis if moving else None
         self._places = [place for _, place in stored]  # of the stored axes, in storage order, among all axes
 
     def locate(self, frame: int) -> tuple[int, tuple[int, ...]]:

@@ -84,7 +84,8 @@ class OMEStream:
             assembly = BatchAssembly(cast("FrameSink", self._sink), plan.geometry, self._router, memory.extent[0])
         self._documents = ArrayDocuments(dataset.folder, plan, None if earlier is None else earlier.extents)
         self._begun_shape = self._documents.shape if earlier is None else None
-        workers = Workers(memory.workers, batch=isinstance(self._sink, LayerSink))
+        own = isinstance(self._sink, LayerSink)  # no library with threads of its own writes
+        workers = Workers(memory.workers, batch=own, backlog=memory.backlog if own else None)
         try:
             self._engine = Engine(
                 assembly=assembly,

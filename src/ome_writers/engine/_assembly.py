@@ -25,6 +25,10 @@ _GROUP_BYTES: Final = 1 << 20
 """Layers are handed over together up to this size."""
 
 
+_RUN_FRAMES: Final = 256
+"""For so many frames at most it is worked out at once where they go: in less time than a caller would notice."""
+
+
 class _BoxAssembly:
     """Gathers the frames of aligned boxes, in whatever order they come.
 
@@ -49,15 +53,24 @@ class _BoxAssembly:
         self._shape = geometry.shape[:-2]
         self._form = form
         self._open: dict[tuple[int, Index], Parcel] = {}
+        fastest = router.fastest
+        self._run_axis = None if fastest is None or extent[fastest] == 1 else fastest
+        self._run: dict[int, tuple[Parcel, Index]] = {}  # places of frames that follow each other along this axis
 
     def place(self, frame: int) -> tuple[Parcel, Index]:
         """Return the box of a frame, opened when this is its first, and the slot in it."""
+        if (known := self._run.get(frame)) is not None:
+            return known
         array, index = self._router.locate(frame)
         slot = tuple(map(mod, index, self._extent))
         origin = tuple(map(sub, index, slot))
         parcel = self._open.get((array, origin))
         if parcel is None:
             parcel = self._open[array, origin] = Parcel(array, origin, self._box_at(origin), self._form)
+        if (axis := self._run_axis) is not None:
+            steps = range(slot[axis], min(parcel.extent[axis], slot[axis] + _RUN_FRAMES))
+            slots = [(*slot[:axis], step, *slot[axis + 1 :]) for step in steps]
+            self._run = {number: (parcel, slot) for number, slot in enumerate(slots, frame)}
         return parcel, slot
 
     def open_boxes(self, frame: int) -> list[tuple[int, Index]]:
@@ -125,6 +138,7 @@ class _BoxAssembly:
         """Give up all boxes that lack frames."""
         parcels = list(self._open.values())
         self._open.clear()
+        self._run = {}
         return parcels
 
     def grouped(self, parcels: Sequence[Parcel]) -> Iterator[tuple[Sequence[Parcel], Callable[[], None]]]:

@@ -94,7 +94,7 @@ class Engine:
         self._first_frame = 0
         self._frames = 0  # taken or skipped: the number of the next one
         self._skipped = 0
-        self._noted = 0  # of these, when parcels were last submitted: workers write notes of them before pixels
+        self._noted = 0  # of these: workers write notes of them, before their pixels
         self._closing = False
         self._closed = False
         self._forked = False
@@ -166,7 +166,9 @@ class Engine:
                     self._records.add(number, *self._router.locate(number), text)
                 self._frames = number + 1
                 self._fates.note(number, APPENDED)
-                self._submit(self._assembly.mark(parcel, slot, stored=True))
+                self._noted = number + 1
+                if ready := self._assembly.mark(parcel, slot, stored=True):
+                    self._submit(ready)
             except BaseException as error:  # Ctrl-C: nobody knows how far this frame got, and maybe its parcel
                 gone = not self._assembly.is_open(parcel)
                 if not gone and not parcel.stored[slot] and number < self._frames:
@@ -187,7 +189,9 @@ class Engine:
                     self._frames += 1
                     self._skipped += 1
                     self._fates.note(self._frames - 1, SKIPPED)
-                    self._submit(self._assembly.mark(parcel, slot, stored=False))
+                    self._noted = self._frames
+                    if ready := self._assembly.mark(parcel, slot, stored=False):
+                        self._submit(ready)
                 except BaseException as error:  # as in append
                     gone = not self._assembly.is_open(parcel)
                     self._fail(error, parcel, self._assembly.frame_numbers(parcel) if gone else ())
@@ -265,12 +269,16 @@ class Engine:
             )
 
     def _acquire(self) -> Buffer:
-        return self._pool.acquire(self._raise_if_failed)
+        return self._pool.acquire(self._before_waiting)
+
+    def _before_waiting(self) -> None:
+        """Raise when there is nothing to wait for; have all workers make room otherwise."""
+        self._raise_if_failed()
+        self._workers.hurry()
 
     def _submit(self, parcels: Sequence[Parcel]) -> None:
         """Have parcels written that the assembly has given up; an interruption loses the rest of them, and says so."""
         done = 0
-        self._noted = self._frames
         try:
             for parcel in parcels:
                 if self._assembly.group > 1:

@@ -49,6 +49,8 @@ class MemoryPlan:
         How many of them to make before they are needed, those that are ready among them.
     workers : int
         Threads that write.
+    backlog : int
+        Tasks for them, half of those that may wait: when there are more, no thread should be held back.
     """
 
     extent: tuple[int, ...]
@@ -57,6 +59,7 @@ class MemoryPlan:
     ready: int
     ahead: int
     workers: int
+    backlog: int
 
 
 def plan_memory(sink: type[Sink], plan: WritePlan, settings: BufferSettings) -> MemoryPlan:
@@ -109,7 +112,8 @@ def plan_memory(sink: type[Sink], plan: WritePlan, settings: BufferSettings) -> 
             used = buffers if parcels is None else min(buffers, parcels)
             ready = min(used, needed + in_hand)
             ahead = ready if parcel_bytes < _SMALL_BYTES else min(used, usual)
-            return MemoryPlan(extent, parcel_bytes, buffers, ready, ahead, count)
+            backlog = max(1, (buffers - needed - in_hand) * pieces // 2)
+            return MemoryPlan(extent, parcel_bytes, buffers, ready, ahead, count, backlog)
     raise BufferTooSmallError(_explain(layout, caps.name, reason, needed, parcel_bytes, taken, allowed))
 
 

@@ -31,6 +31,9 @@ class Workers:
     A task must not raise: whoever submits it catches what it does. Threads without work call ``when_idle`` from time to
     time, and one of them calls ``ahead`` until it returns False.
 
+    As many threads as there are processors would make the thread that submits tasks, which copies frames, wait for a
+    processor as often as they do. One of them can be held back: it takes tasks when many wait, or when nobody copies.
+
     Parameters
     ----------
     count : int
@@ -39,12 +42,20 @@ class Workers:
         Whether they should be batch threads where the system has such (sched(7), SCHED_BATCH): one that wakes up does
         not interrupt a thread that copies a frame, and gets as much of the processor as before. Not for those from
         which a library starts threads of its own: these would stay such after the stream.
+    backlog : int, optional
+        Have threads that would take the last processor work only while more than so many tasks wait, or after
+        :meth:`hurry`; None to have all work always.
     """
 
-    def __init__(self, count: int, *, batch: bool = False) -> None:
+    def __init__(self, count: int, *, batch: bool = False, backlog: int | None = None) -> None:
         self.count = count
         self._batch = batch
-        self._calls: SimpleQueue[bool] = SimpleQueue()  # True for each task that waits, False for a thread to end
+        self._backlog = backlog or 0
+        self._reserve = 0 if backlog is None else min(count - 1, max(0, count + 1 - (os.cpu_count() or 1)))
+        self._hurry = False
+        # True for each task that waits, False for a thread to end; and the same for threads that are held back
+        self._calls: SimpleQueue[bool] = SimpleQueue()
+        self._reserve_calls: SimpleQueue[bool] = SimpleQueue()
         self._tasks: deque[tuple[Hashable, Task]] = deque()  # that wait, each with its shard
         self._shards: Counter[Hashable] = Counter()  # that are being written to
         self._pending = 0
@@ -57,7 +68,10 @@ class Workers:
         self._ended = False
         self._process = os.getpid()
         self._done: SimpleQueue[None] = SimpleQueue()  # one entry when somebody waits and all is done
-        self._threads = [threading.Thread(target=self._run, name=f"ome-writers-{i}", daemon=True) for i in range(count)]
+        self._threads = [
+            threading.Thread(target=self._run, args=(i >= count - self._reserve,), name=f"ome-writers-{i}", daemon=True)
+            for i in range(count)
+        ]
         try:
             for thread in self._threads:
                 thread.start()
@@ -71,9 +85,19 @@ class Workers:
             self._calls.put(True)
             self._tasks.append((shard, task))
             self._pending += 1
+            self._hurry = False  # who submits does not wait
+            if self._reserve and len(self._tasks) > self._backlog:
+                self._reserve_calls.put(True)
+
+    def hurry(self) -> None:
+        """Have all threads work until the next task is submitted: whoever submits them is waiting."""
+        self._hurry = True
+        for _ in range(self._reserve):
+            self._reserve_calls.put(True)
 
     def wait(self) -> None:
         """Wait until all tasks submitted so far are done."""
+        self.hurry()
         while True:
             with self._lock:
                 if self._pending <= 0:
@@ -88,46 +112,52 @@ class Workers:
     def stop(self) -> None:
         """Do what is queued, then end all threads; may be called again when it was interrupted."""
         self.wait()
-        for _ in self._threads:
-            self._calls.put(False)  # one too many after an interruption does no harm
+        self.abandon()  # once too often after an interruption does no harm
         for thread in self._threads:
             thread.join()
         self._threads = []
 
     def abandon(self) -> None:
         """Have the threads end when nothing was submitted, without waiting for them."""
-        for _ in self._threads:
+        for _ in range(self.count):
             self._calls.put(False)
+            self._reserve_calls.put(False)
 
-    def _run(self) -> None:
+    def _run(self, held_back: bool) -> None:  # positional: the target of a thread
         if self._batch:
             _become_batch_thread()
         try:
-            while self._is_called():
-                shard, task = self._take()
-                try:
-                    task()
-                finally:
-                    self._count_done(shard)
-                    del task  # may hold a buffer
+            while self._is_called(self._reserve_calls if held_back else self._calls):
+                while taken := self._take(held_back):
+                    shard, task = taken
+                    try:
+                        task()
+                    finally:
+                        self._count_done(shard)
+                        del task, taken  # may hold a buffer
+                    if not held_back:  # it is called for each task
+                        break
         finally:
             self._ended = True
 
-    def _is_called(self) -> bool:
-        """Wait until there is a task, and return True, or until this thread is to end."""
+    def _is_called(self, calls: SimpleQueue[bool]) -> bool:
+        """Wait until there may be a task, and return True, or until this thread is to end."""
         while True:
             try:
-                return self._calls.get(timeout=0 if self._work_ahead() else _IDLE_SECONDS)
+                return calls.get(timeout=0 if calls.empty() and self._work_ahead() else _IDLE_SECONDS)
             except Empty:
                 if self.when_idle is not None:
                     self.when_idle()
 
-    def _take(self) -> tuple[Hashable, Task]:
-        """Return the first task whose shard nobody is writing to, if there is one, or else the first one."""
+    def _take(self, held_back: bool) -> tuple[Hashable, Task] | None:
+        """Return the first task whose shard nobody is writing to, if there is one, or else the first one.
+
+        None if there is no task (others took it; Ctrl-C came between the call and its task), or not enough for a thread
+        that is held back.
+        """
         with self._lock:
-            if not self._tasks:  # Ctrl-C came between the call and its task
-                self._pending += 1
-                return None, _nothing
+            if not self._tasks or (held_back and not self._hurry and len(self._tasks) <= self._backlog):
+                return None
             waiting = enumerate(islice(self._tasks, _LOOK_AHEAD))
             number = next((i for i, (shard, _) in waiting if shard not in self._shards), 0)
             shard, task = self._tasks[number]
@@ -138,7 +168,7 @@ class Workers:
 
     def _work_ahead(self) -> bool:
         """If there is no task, do something that is not urgent; return whether there may be more of it to do."""
-        if self.ahead is None or not self._calls.empty() or not self._working_ahead.acquire(blocking=False):
+        if self.ahead is None or not self._working_ahead.acquire(blocking=False):
             return False
         try:
             if self.ahead is not None and not self.ahead():
@@ -158,10 +188,6 @@ class Workers:
             self._waiting = self._waiting and not wake
         if wake:
             self._done.put(None)
-
-
-def _nothing() -> None:
-    """Do nothing."""
 
 
 def _become_batch_thread() -> None:
