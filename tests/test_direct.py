@@ -181,6 +181,28 @@ def test_shards_at_the_edge_have_a_whole_index(tmp_path: Path) -> None:
     assert_reads(plan, 0, frames)
 
 
+@pytest.mark.parametrize("codec", ["none", "blosc-lz4"])
+@pytest.mark.parametrize(
+    "wide",
+    [(6, 2, 2), (6, 2, 3), (6, 2, 4), (10, 2, 2)],
+    ids=["edge", "whole", "wider", "two and edge"],
+)
+def test_several_rows_of_chunks_have_their_places_in_each_shard(
+    tmp_path: Path, wide: tuple[int, ...], codec: str
+) -> None:
+    """Also in the shard at the right edge of a frame, whose rows of chunks are shorter than those of its index."""
+    plan = planned(tmp_path, {"t": (2, 1, 2), "y": (12, 2, 3), "x": wide}, codec)
+    frames = frames_of(plan, 2)
+    with closing(DirectSink(plan)) as sink:
+        for step, frame in enumerate(frames):
+            rows, columns, _, tall, across = plan.geometry.layer_shape
+            layer = np.ascontiguousarray(frame.reshape(rows, tall, columns, across).swapaxes(1, 2))[:, :, None]
+            sink.write_chunks(0, (step,), 0, layer[:2])  # parts of a layer begin anywhere
+            sink.write_chunks(0, (step,), 2, layer[2:])
+    check_files(plan)
+    assert_reads(plan, 0, frames)
+
+
 def test_chunks_that_are_too_large_for_blosc_are_refused(tmp_path: Path) -> None:
     """Blosc takes less than 2 GiB; the message names another compression, and nothing is made."""
     axes: Axes = {"t": (64, 64), "y": (4096,), "x": (4096,)}

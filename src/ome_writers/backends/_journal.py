@@ -13,9 +13,10 @@ the machine itself has failed. The file is removed when all shards are complete.
 
 from __future__ import annotations
 
+import itertools
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -34,6 +35,7 @@ JOURNAL_FILE: Final = "ome_writers/journal"
 _MARK: Final = b"OWJ1"
 _HEAD: Final = struct.Struct("<4sII")
 _CHECKSUMS: Final = 1
+_WITHOUT_CHECKSUMS: Final = 3  # columns of numbers
 
 Integers = npt.NDArray[Any]
 
@@ -77,15 +79,25 @@ class Journal:
         self._size = 0
         self._lock = threading.Lock()
 
-    def add(self, entry: Entry) -> None:
+    def add(
+        self, array: int, where: tuple[int, ...], slots: Sequence[int], offsets: Sequence[int], lengths: Sequence[int],
+        checksums: Sequence[int] = (),
+    ) -> None:  # fmt: skip
         """Write a record; when this returns, the system has it.
+
+        Parameters
+        ----------
+        array, where, slots, offsets, lengths : int, tuple of int, sequences of int
+            As in :class:`Entry`.
+        checksums : sequence of int
+            Likewise; empty for none.
 
         Raises
         ------
         OSError
             If it can't be written; what stands of it is overwritten by the next one.
         """
-        record = _encoded(entry)
+        record = _encoded(array, where, (slots, offsets, lengths, *((checksums,) if checksums else ())))
         with self._lock:
             if self._file is None:
                 self._file = _files.system.open(self._path, "wb")
@@ -131,14 +143,13 @@ def read_journal(path: Path) -> Iterator[Entry]:
         place = data.find(_MARK, place + 1 if entry is None else start + length)
 
 
-def _encoded(entry: Entry) -> bytes:
-    flags = 0 if entry.checksums is None else _CHECKSUMS
-    axes, count = len(entry.where), len(entry.slots)
-    columns = [entry.slots, entry.offsets, entry.lengths, *(() if entry.checksums is None else (entry.checksums,))]
-    numbers = np.empty((len(columns), count), "<u8")
-    for row, column in zip(numbers, columns, strict=True):
-        row[:] = column
-    body = struct.pack(f"<II{axes}QII", entry.array, axes, *entry.where, count, flags) + numbers.tobytes()
+def _encoded(array: int, where: tuple[int, ...], columns: Sequence[Sequence[int]]) -> bytes:
+    """Return a record; by ``struct``, since small arrays of NumPy take four times as long."""
+    axes, count = len(where), len(columns[0])
+    flags = _CHECKSUMS if len(columns) > _WITHOUT_CHECKSUMS else 0
+    numbers = itertools.chain.from_iterable(columns)
+    layout = f"<II{axes}QII{len(columns) * count}Q"
+    body = struct.pack(layout, array, axes, *where, count, flags, *numbers)
     return _HEAD.pack(_MARK, len(body), crc32c(body)) + body
 
 
@@ -150,7 +161,7 @@ def _decoded(body: bytes) -> Entry | None:
     except struct.error:
         return None
     place = 8 + 8 * axes + 8
-    columns = 4 if flags & _CHECKSUMS else 3
+    columns = _WITHOUT_CHECKSUMS + bool(flags & _CHECKSUMS)
     if place + 8 * count * columns != len(body):
         return None
     return Entry(array, tuple(where), *np.frombuffer(body, "<u8", count * columns, place).reshape(columns, count))

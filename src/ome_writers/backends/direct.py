@@ -14,13 +14,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from operator import floordiv
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from ome_writers.abc import Block, Capabilities, LayerSink, LayersLostError, WritePlan
 from ome_writers.errors import UnsupportedError
@@ -28,7 +26,7 @@ from ome_writers.settings import DTYPES
 
 from ._earlier import EarlierFrames, read_layer
 from ._encoding import Encoder, crc32c, encoder
-from ._journal import JOURNAL_FILE, Entry, Integers, Journal
+from ._journal import JOURNAL_FILE, Journal
 from ._shards import WRITING_FOLDER, OpenFiles, Shard, write_file
 
 _APPEND_BYTES: Final = 1 << 21
@@ -49,14 +47,6 @@ class _Failure:
     file: Path
     error: Exception
     layers: set[tuple[int, Cell]]
-
-
-@lru_cache(64)
-def _places(rows: int, columns: int, wide: int) -> npt.NDArray[np.intp]:
-    """Return the places of chunks in a grid that is ``wide`` chunks wide, row by row."""
-    places = (np.arange(rows)[:, None] * wide + np.arange(columns)).ravel()
-    places.setflags(write=False)  # it is kept
-    return places
 
 
 class _Growth:
@@ -127,6 +117,7 @@ class DirectSink(LayerSink):
             None if n is None else -(-n // c) for n, c in zip(geometry.shape, geometry.chunks, strict=True)
         )
         self._plane = geometry.layer_shape[:2]
+        self._whole_layers = all(n <= count for n, count in zip(self._plane, self._per_shard[-2:], strict=True))
         self._chunks_per_shard = math.prod(self._per_shard)
         self._unbounded_axis = geometry.unbounded_axis
         self._shard_steps = (
@@ -161,8 +152,7 @@ class DirectSink(LayerSink):
     def write_layers(self, array: int, cells: Sequence[Cell], layers: Sequence[Block]) -> None:
         """Append several layers to their shard together."""
         where = (*map(floordiv, cells[0], self._per_shard), 0, 0)
-        rows, columns = self._plane
-        slots = np.concatenate([self._slots_of(cell, range(rows), range(columns)) for cell in cells])
+        slots = [slot for cell in cells for slot in self._slots_of(cell, 0, *self._plane)]
         shard = self._shard(array, where)
         chunks = (chunk for layer in layers for row in layer for chunk in row)
         if self._encode is None:
@@ -253,28 +243,34 @@ class DirectSink(LayerSink):
 
     # ---- shards ----------------------------------------------------------------------------------------------------
 
-    def _parts(self, cell: Cell, first_row: int, chunks: Block) -> Iterator[tuple[Cell, npt.NDArray[np.intp], Block]]:
+    def _parts(self, cell: Cell, first_row: int, chunks: Block) -> Iterator[tuple[Cell, Sequence[int], Block]]:
         """Yield (place of a shard, slots in its index, chunks) for each shard that rows of chunks belong to."""
         index = tuple(c // n for c, n in zip(cell, self._per_shard, strict=False))
+        if self._whole_layers:
+            yield (*index, 0, 0), self._slots_of(cell, first_row, chunks.shape[0], self._plane[1]), chunks
+            return
         tall, wide = self._per_shard[-2:]
         last_row = first_row + chunks.shape[0]
         for top in range(first_row - first_row % tall, last_row, tall):
             rows = slice(max(top, first_row), min(top + tall, last_row))
             for left in range(0, self._plane[1], wide):
                 columns = slice(left, min(left + wide, self._plane[1]))
-                own = self._slots_of(cell, range(rows.start - top, rows.stop - top), range(columns.stop - left))
+                own = self._slots_of(cell, rows.start - top, rows.stop - rows.start, columns.stop - left)
                 part = chunks[rows.start - first_row : rows.stop - first_row, columns]
                 yield (*index, top // tall, left // wide), own, part
 
-    def _slots_of(self, cell: Cell, rows: range, columns: range) -> npt.NDArray[np.intp]:
-        """Return the places in the index of a shard of chunks of a layer, by their rows and columns in the shard."""
+    def _slots_of(self, cell: Cell, first_row: int, rows: int, columns: int) -> Sequence[int]:
+        """Return the places in the index of a shard of the first chunks of some of its rows in a layer."""
         layer = 0
         for place, count in zip(cell, self._per_shard, strict=False):
             layer = layer * count + place % count
         tall, wide = self._per_shard[-2:]
-        return (layer * tall + rows.start) * wide + _places(len(rows), len(columns), wide)
+        first = (layer * tall + first_row) * wide
+        if rows == 1 or columns == wide:
+            return range(first, first + rows * columns)
+        return [start + column for start in range(first, first + rows * wide, wide) for column in range(columns)]
 
-    def _append_raw(self, shard: Shard, slots: Integers, pieces: Sequence[Any], chunks: Iterable[Any]) -> None:
+    def _append_raw(self, shard: Shard, slots: Sequence[int], pieces: Sequence[Any], chunks: Iterable[Any]) -> None:
         """Append chunks as they are; pieces are their bytes, cut in any way."""
         lengths = [self._chunk_bytes] * len(slots)
         sums = list(map(crc32c, chunks)) if self._durable else []
@@ -282,7 +278,7 @@ class DirectSink(LayerSink):
             offsets = self._append(shard, lengths, pieces)
             self._commit(shard, slots, offsets, lengths, sums)
 
-    def _encode_and_append(self, shard: Shard, slots: Integers, chunks: Iterator[Any]) -> None:
+    def _encode_and_append(self, shard: Shard, slots: Sequence[int], chunks: Iterator[Any]) -> None:
         """Encode chunks, and append them while they are in the processor's cache unless others are appending."""
         encode: Encoder = self._encode  # type: ignore[assignment]  # called only with one
         offsets: list[int] = []
@@ -314,15 +310,15 @@ class DirectSink(LayerSink):
             if self._durable:
                 shard.sync()  # the journal says nothing of these bytes that could be checked
             shard.earlier = None
-            self._journal.add(shard.entry())
+            self._journal.add(shard.array, shard.where, *shard.chunks())
         return shard.append(lengths, pieces)
 
-    def _commit(self, shard: Shard, slots: Integers, offsets: list[int], lengths: list[int], sums: list[int]) -> None:
+    def _commit(
+        self, shard: Shard, slots: Sequence[int], offsets: list[int], lengths: list[int], sums: list[int]
+    ) -> None:
         """Note chunks that are in a shard, whose lock the caller holds; from then on, recovery finds them."""
-        checksums = np.array(sums) if sums else None
-        entry = Entry(shard.array, shard.where, slots, np.array(offsets), np.array(lengths), checksums)
-        self._journal.add(entry)
-        shard.note(entry.slots, entry.offsets, entry.lengths)
+        self._journal.add(shard.array, shard.where, slots, offsets, lengths, sums)
+        shard.note(slots, offsets, lengths)
         self._count(shard, len(slots))
 
     def _shard(self, array: int, where: Cell) -> Shard:

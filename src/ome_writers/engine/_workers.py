@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Hashable
 from contextlib import suppress
 from itertools import islice
@@ -57,7 +57,7 @@ class Workers:
         self._calls: SimpleQueue[bool] = SimpleQueue()
         self._reserve_calls: SimpleQueue[bool] = SimpleQueue()
         self._tasks: deque[tuple[Hashable, Task]] = deque()  # that wait, each with its shard
-        self._shards: Counter[Hashable] = Counter()  # that are being written to
+        self._shards: dict[Hashable, int] = {}  # that are being written to: by how many threads
         self._pending = 0
         self.when_idle: Callable[[], None] | None = None
         self.ahead: Callable[[], bool] | None = None
@@ -158,12 +158,14 @@ class Workers:
         with self._lock:
             if not self._tasks or (held_back and not self._hurry and len(self._tasks) <= self._backlog):
                 return None
-            waiting = enumerate(islice(self._tasks, _LOOK_AHEAD))
-            number = next((i for i, (shard, _) in waiting if shard not in self._shards), 0)
+            number = 0
+            if self._tasks[0][0] in self._shards:
+                waiting = enumerate(islice(self._tasks, _LOOK_AHEAD))
+                number = next((i for i, (shard, _) in waiting if shard not in self._shards), 0)
             shard, task = self._tasks[number]
             del self._tasks[number]
             if shard is not None:
-                self._shards[shard] += 1
+                self._shards[shard] = self._shards.get(shard, 0) + 1
             return shard, task
 
     def _work_ahead(self) -> bool:
@@ -180,8 +182,9 @@ class Workers:
     def _count_done(self, shard: Hashable) -> None:
         with self._lock:
             if shard is not None:
-                self._shards[shard] -= 1
-                if not self._shards[shard]:
+                if self._shards[shard] > 1:
+                    self._shards[shard] -= 1
+                else:
                     del self._shards[shard]
             self._pending -= 1
             wake = self._waiting and self._pending <= 0
