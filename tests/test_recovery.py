@@ -759,6 +759,24 @@ def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
     DatasetLock(tmp_path).release()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="the file is looked at where an open one can be deleted")
+def test_an_interruption_leaves_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while a lock is released does not leave it held by a process that knows nothing of it."""
+    (tmp_path / "ome_writers").mkdir()
+    lock = DatasetLock(tmp_path)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.path.samestat", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            lock.release()
+    check_unlocked(tmp_path)
+    lock.release()
+    DatasetLock(tmp_path).release()
+
+
 FORKING = """
 import os, sys
 from pathlib import Path

@@ -62,15 +62,17 @@ class DatasetLock:
 
     def release(self) -> None:
         """Let others write; does nothing when called again."""
-        file, self._file = self._file, None
-        if file is None:
+        if (file := self._file) is None:
             return
-        _held.discard(self)
-        if not _WINDOWS:  # which deletes no open file
-            with suppress(OSError):
-                if os.path.samestat(os.fstat(file), self._path.stat()):  # not that of somebody else in its place
-                    self._path.unlink()
-        os.close(file)
+        try:
+            if not _WINDOWS:  # which deletes no open file
+                with suppress(OSError):
+                    if os.path.samestat(os.fstat(file), self._path.stat()):  # not that of somebody else in its place
+                        self._path.unlink()
+        finally:  # also after Ctrl-C: it would be held until this process ends
+            self._file = None
+            os.close(file)
+            _held.discard(self)
         if _WINDOWS:
             with suppress(OSError):
                 self._path.unlink()
