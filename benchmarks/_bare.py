@@ -6,6 +6,7 @@ import math
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from io import FileIO
@@ -130,7 +131,8 @@ def bare_pipeline(workload: Workload, pixels: Frames, path: Path) -> Timing:
         ((position, *map(floordiv, index, depth)), tuple(map(mod, index, depth)))
         for position, index in workload.places()
     ]
-    count = min(memory.buffers, len({where for where, _ in places}))
+    frames = Counter(where for where, _ in places)  # of each layer; of those at the end of the array perhaps fewer
+    count = min(memory.buffers, len(frames))
     # ones, as memory that is 0 is made at its first use only
     buffers = [np.ones(memory.buffer_bytes, np.uint8) for _ in range(count)]
     writers = _Writers(path, encoder(settings.codec), [_Layer(form.view(b, ())) for b in buffers])
@@ -141,7 +143,7 @@ def bare_pipeline(workload: Workload, pixels: Frames, path: Path) -> Timing:
         layer = layers.get(where)
         if layer is None:
             layer = layers[where] = writers.take()
-            layer.missing = math.prod(depth)
+            layer.missing = frames[where]
         form.put(layer.chunks, slot, frame)
         layer.missing -= 1
         if not layer.missing:

@@ -107,6 +107,14 @@ def test_the_bare_pipeline_takes_frames_of_parts_of_chunks(tmp_path: Path) -> No
     assert written == workload.frames * 2 * 80**2  # chunks of 16 x 16, those at the edge whole
 
 
+def test_the_bare_pipeline_takes_layers_that_are_not_full(tmp_path: Path) -> None:
+    """Those at the end of an array are written whole, as a stream does."""
+    shallow = replace(WORKLOADS["light-sheet"].shrunk(64), index=(("t", 2), ("z", 20)), compression="none")
+    bare_pipeline(shallow, shallow.pixels(), tmp_path / "bare")
+    written = sum(path.stat().st_size for path in (tmp_path / "bare").iterdir())
+    assert written == 2 * 32 * 2 * 64**2  # chunks of 16 planes
+
+
 def test_the_bare_pipeline_has_as_many_layers_open_as_the_stream(tmp_path: Path) -> None:
     """More than those that may wait: it would stand still for ever for memory that nobody gives back."""
     planes = WORKLOADS["light-sheet-transposed"].shrunk(64)
