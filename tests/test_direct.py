@@ -7,6 +7,7 @@ import errno
 import os
 import struct
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from io import FileIO
@@ -20,7 +21,7 @@ import numpy.typing as npt
 import psutil
 import pytest
 
-from ome_writers import OMEStream, _files, create_stream
+from ome_writers import AcquisitionSettings, OMEStream, _files, create_stream
 from ome_writers._files import FileSystem
 from ome_writers.abc import LayersLostError, WritePlan
 from ome_writers.backends import _encoding, _shards, direct
@@ -201,6 +202,52 @@ def test_several_rows_of_chunks_have_their_places_in_each_shard(
             sink.write_chunks(0, (step,), 2, layer[2:])
     check_files(plan)
     assert_reads(plan, 0, frames)
+
+
+def _with_two_workers(tmp_path: Path, axes: Axes, **fields: Any) -> AcquisitionSettings:
+    given = dict(acquisition(axes)) | {"root_path": tmp_path / "a.ome.zarr", "buffer": BufferSettings(workers=2)}
+    return AcquisitionSettings(**given | fields)
+
+
+def test_one_writer_leaves_the_last_processor_to_the_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until half of what may wait does, a thread less writes."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    begun, gate, write = list[int](), threading.Event(), DirectSink.write_chunks
+
+    def hold(sink: DirectSink, *given: Any) -> None:
+        begun.append(1)
+        assert gate.wait(20)
+        write(sink, *given)
+
+    monkeypatch.setattr(DirectSink, "write_chunks", hold)
+    frames = random_pixels((58, 512, 1024), "uint16")  # 1 MiB each, of which 96 may wait
+    with create_stream(_with_two_workers(tmp_path, {"t": (58, 1, 29), "y": (512,), "x": (1024,)})) as stream:
+        for frame in frames[:40]:
+            stream.append(frame)
+        time.sleep(0.3)
+        alone = len(begun)
+        for frame in frames[40:]:
+            stream.append(frame)
+        end = time.monotonic() + 5
+        while len(begun) < 2 and time.monotonic() < end:
+            time.sleep(0.01)
+        together = len(begun)
+        gate.set()
+    assert (alone, together) == (1, 2)
+    assert_holds(tmp_path / "a.ome.zarr", [frames])
+
+
+@pytest.mark.parametrize(
+    ("backend", "side", "held"), [("direct", 1024, 1), ("direct", 64, 0), ("tensorstore", 1024, 0)]
+)
+def test_where_a_writer_is_held_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str, side: int, held: int
+) -> None:
+    """Only where layers are written one by one, and by no library with threads of its own."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    axes: Axes = {"t": (8, 1, 4), "y": (side,), "x": (side,)}
+    with create_stream(_with_two_workers(tmp_path, axes, format=backend)) as stream:
+        assert stream._engine._workers._reserve == held
 
 
 def test_chunks_that_are_too_large_for_blosc_are_refused(tmp_path: Path) -> None:

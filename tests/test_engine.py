@@ -525,13 +525,37 @@ def test_whoever_waits_for_memory_has_all_workers_make_room(start: Start, monkey
     assert [int(frame[0, 0]) for frame in rig.written()[0]] == list(range(1, 11))
 
 
-def test_idle_workers_write_notes_that_were_put_off(start: Start, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fate", ["a", "s"])
+def test_idle_workers_write_notes_that_were_put_off(start: Start, tmp_path: Path, fate: str) -> None:
     """Where notes take long, frames of a box that is not complete are noted as well, without another frame."""
     rig = start({"t": (10, 4), **YX})
     rig.engine._fates._next = float("inf")  # as after a call that took very long
+    if fate == "a":
+        rig.append_numbered(2)
+    else:
+        rig.engine.skip(2)
+    wait_until(lambda: (tmp_path / "frames.txt").read_text() == 2 * fate)
+
+
+def test_notes_that_were_put_off_come_before_the_pixels(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is on disk is known after a crash, also where notes take long."""
+    rig, found = start({"t": (10, 2), **YX}, kind=MemoryLayerSink), list[str]()
+    write = MemoryLayerSink.write_chunks
+
+    def look(sink: MemoryLayerSink, *given: Any) -> None:
+        found.append((tmp_path / "frames.txt").read_text())
+        write(sink, *given)
+
+    monkeypatch.setattr(MemoryLayerSink, "write_chunks", look)
+    rig.engine._fates._next = float("inf")
+    rig.append_numbered(2)
+    wait_until(lambda: found == ["aa"])
+    rig.engine._fates._next = float("inf")
     rig.append_numbered(1)
     rig.engine.skip(1)
-    wait_until(lambda: (tmp_path / "frames.txt").read_bytes() == b"as")
+    wait_until(lambda: found[1:] == ["aaas"])
 
 
 drawn = acquisitions(dtypes=["uint16"], compressions=[None], max_frame_size=3)
@@ -620,6 +644,7 @@ def test_memory_by_default() -> None:
             assert series.buffers == needed + 2 + waiting // 10
             assert series.ready == needed + 2
             assert series.ahead == series.buffers
+            assert series.backlog == (waiting // 10) // 2
         assert memory({"t": (1000, 10), "z": (102,), **megabyte}, kind).buffers == 102
         with pytest.raises(BufferTooSmallError, match="max_bytes allows 1,073,741,824"):
             memory({"t": (1000, 10), "z": (103,), **megabyte}, kind)

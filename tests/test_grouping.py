@@ -12,6 +12,7 @@ import pytest
 from ome_writers import AcquisitionSettings, BufferSettings, Dimension, create_stream
 from ome_writers.abc import LayersLostError
 from ome_writers.backends.direct import DirectSink
+from ome_writers.engine import _assembly
 from ome_writers.errors import WriteError
 from readers import assert_holds
 
@@ -93,6 +94,21 @@ def test_a_layer_alone_is_not_held_back(tmp_path: Path) -> None:
     stream.flush()
     assert stream.stats.frames_written == 1
     stream.close()
+
+
+def test_no_more_tasks_wait_than_there_are_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task takes whatever is ready, so that as many as there are workers do, and nothing piles up frame by frame."""
+    monkeypatch.setattr(_assembly, "_GROUP_BYTES", 4 * 160)
+    held = Held(monkeypatch)
+    with create_stream(declared(tmp_path, buffer=BufferSettings(workers=2))) as stream:
+        workers = stream._engine._workers
+        for frame in FRAMES:
+            stream.append(frame)
+            assert workers.waiting <= 2
+        held.gate.set()
+    assert sum(held.sizes) == 60
+    assert max(held.sizes) == 4
+    assert_holds(tmp_path / "a.ome.zarr", [FRAMES])
 
 
 def test_layers_that_fail_are_told_from_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

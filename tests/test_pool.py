@@ -259,11 +259,11 @@ def _wait_for(done: list[int], count: int) -> None:
     assert len(done) == count
 
 
-@pytest.mark.parametrize(("processors", "count", "working"), [(2, 2, 1), (1, 3, 1), (4, 4, 3), (4, 3, 3), (None, 2, 1)])
+@pytest.mark.parametrize(("processors", "count", "working"), [(2, 2, 1), (1, 3, 2), (4, 4, 3), (4, 3, 3), (None, 2, 1)])
 def test_the_last_processor_is_the_callers(
     processors: int | None, count: int, working: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Threads that would take it work only while many tasks wait, or while the caller does."""
+    """A thread that would take it works only while many tasks wait, or while the caller does; the others always do."""
     monkeypatch.setattr(os, "cpu_count", lambda: processors)
     workers, done = Workers(count, backlog=3), list[int]()
     gates = [_hold_first(workers) for _ in range(working)]
@@ -279,6 +279,22 @@ def test_the_last_processor_is_the_callers(
     workers.stop()
     assert len(done) == 6
     assert all(not thread.is_alive() for thread in threading.enumerate() if thread.name.startswith("ome-writers-"))
+
+
+def test_calls_for_threads_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many tasks come, and whoever does them, no more calls wait than there are threads to follow them."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    workers, most = Workers(2, backlog=3), 0
+    for _ in range(20):
+        gate = _hold_first(workers)
+        for _ in range(50):
+            workers.submit(lambda: None)
+            workers.hurry()
+            most = max(most, workers._calls.qsize(), workers._reserve_calls.qsize())
+        gate.set()
+        workers.wait()
+    workers.stop()
+    assert most <= 2
 
 
 def test_nobody_is_held_back_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,7 +85,9 @@ class OMEStream:
         self._documents = ArrayDocuments(dataset.folder, plan, None if earlier is None else earlier.extents)
         self._begun_shape = self._documents.shape if earlier is None else None
         own = isinstance(self._sink, LayerSink)  # no library with threads of its own writes
-        workers = Workers(memory.workers, batch=own, backlog=memory.backlog if own else None)
+        # several small layers are one task, so that the tasks that wait do not tell how much does
+        backlog = memory.backlog if own and assembly.group == 1 else None
+        workers = Workers(memory.workers, batch=own, backlog=backlog)
         try:
             self._engine = Engine(
                 assembly=assembly,

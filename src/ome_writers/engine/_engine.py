@@ -283,7 +283,8 @@ class Engine:
             for parcel in parcels:
                 if self._assembly.group > 1:
                     self._ready.append(parcel)
-                    self._workers.submit(self._carry_out_some)  # finds nothing when an earlier one took this parcel too
+                    if self._workers.waiting < self._workers.count:  # if not, those find this parcel, too
+                        self._workers.submit(self._carry_out_some)
                     done += 1
                     continue
                 tasks = self._assembly.tasks(parcel)
@@ -320,9 +321,15 @@ class Engine:
         self._look_after()
 
     def _carry_out_some(self) -> None:
-        """Write small parcels that are ready, several together when workers are behind."""
+        """Write small parcels that are ready, several together when workers are behind, until there are none."""
+        while parcels := self._some_ready():
+            self._carry_out_together(parcels)
+
+    def _some_ready(self) -> list[Parcel]:
         with self._state:
-            parcels = [self._ready.popleft() for _ in range(min(self._assembly.group, len(self._ready)))]
+            return [self._ready.popleft() for _ in range(min(self._assembly.group, len(self._ready)))]
+
+    def _carry_out_together(self, parcels: Sequence[Parcel]) -> None:
         try:
             groups = list(self._assembly.grouped(parcels))
         except BaseException as error:  # noqa: BLE001  a thread's edge

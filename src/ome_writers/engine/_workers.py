@@ -33,6 +33,7 @@ class Workers:
 
     As many threads as there are processors would make the thread that submits tasks, which copies frames, wait for a
     processor as often as they do. One of them can be held back: it takes tasks when many wait, or when nobody copies.
+    (When somebody asks for more threads, since storage takes its time, the others work as they should.)
 
     Parameters
     ----------
@@ -43,17 +44,17 @@ class Workers:
         not interrupt a thread that copies a frame, and gets as much of the processor as before. Not for those from
         which a library starts threads of its own: these would stay such after the stream.
     backlog : int, optional
-        Have threads that would take the last processor work only while more than so many tasks wait, or after
-        :meth:`hurry`; None to have all work always.
+        Hold one thread back: have it work only while more than so many tasks wait, or after :meth:`hurry`. Not if it is
+        the only one, or there are fewer than processors. None to have all work always.
     """
 
     def __init__(self, count: int, *, batch: bool = False, backlog: int | None = None) -> None:
         self.count = count
         self._batch = batch
         self._backlog = backlog or 0
-        self._reserve = 0 if backlog is None else min(count - 1, max(0, count + 1 - (os.cpu_count() or 1)))
+        self._reserve = int(backlog is not None and 1 < count >= (os.cpu_count() or 1))  # threads that are held back
         self._hurry = False
-        # True for each task that waits, False for a thread to end; and the same for threads that are held back
+        # True for a thread to look for tasks, until there are none, False for one to end; and for those held back
         self._calls: SimpleQueue[bool] = SimpleQueue()
         self._reserve_calls: SimpleQueue[bool] = SimpleQueue()
         self._tasks: deque[tuple[Hashable, Task]] = deque()  # that wait, each with its shard
@@ -82,18 +83,28 @@ class Workers:
     def submit(self, task: Task, shard: Hashable = None) -> None:
         """Queue a task, that of a shard (any name for it) or of none."""
         with self._lock:  # in this order: Ctrl-C in between must not leave a task to wait for that nobody is called for
-            self._calls.put(True)
+            self._call(self._calls, self.count)
             self._tasks.append((shard, task))
             self._pending += 1
             self._hurry = False  # who submits does not wait
-            if self._reserve and len(self._tasks) > self._backlog:
-                self._reserve_calls.put(True)
+            if len(self._tasks) > self._backlog:
+                self._call(self._reserve_calls, self._reserve)
 
     def hurry(self) -> None:
         """Have all threads work until the next task is submitted: whoever submits them is waiting."""
         self._hurry = True
-        for _ in range(self._reserve):
-            self._reserve_calls.put(True)
+        self._call(self._reserve_calls, self._reserve)
+
+    @property
+    def waiting(self) -> int:
+        """Number of tasks that nobody has begun."""
+        return len(self._tasks)
+
+    @staticmethod
+    def _call(calls: SimpleQueue[bool], threads: int) -> None:
+        """Have one thread more look for tasks, unless all of them are going to: there are no more calls than that."""
+        if calls.qsize() < threads:
+            calls.put(True)
 
     def wait(self) -> None:
         """Wait until all tasks submitted so far are done."""
@@ -135,8 +146,6 @@ class Workers:
                     finally:
                         self._count_done(shard)
                         del task, taken  # may hold a buffer
-                    if not held_back:  # it is called for each task
-                        break
         finally:
             self._ended = True
 

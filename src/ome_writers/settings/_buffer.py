@@ -27,7 +27,8 @@ class BufferSettings(Settings):
         With ``"block"``: seconds to wait before :class:`~ome_writers.errors.BufferFullError`; None waits for as long
         as it takes.
     workers : int, optional
-        Threads that hand blocks to the backend; None lets the backend choose.
+        Threads that hand blocks to the backend; None lets the backend choose. One of those of "direct"
+        leaves the last processor to the thread that appends, until half of what may wait does.
     """
 
     max_bytes: PositiveInt | None = None
