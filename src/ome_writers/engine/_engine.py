@@ -104,6 +104,7 @@ class Engine:
         # of the workers' side
         self._state = threading.Lock()
         self._ready: deque[Parcel] = deque()  # small ones, for whichever worker is free
+        self._called = 0  # tasks for these that nobody has begun
         self._written = 0
         self._upkeep = Upkeep(on_growth, sync, lambda error: self._fail(error, None))
         self._failures = Failures()
@@ -203,6 +204,7 @@ class Engine:
             self._raise_if_unusable()
             if self._assembly.in_order:
                 self._submit(self._assembly.rest())
+            self._call_for_rest()
             self._workers.wait()
             self._raise_if_failed()
             self._upkeep.sync()
@@ -233,6 +235,7 @@ class Engine:
             with suppress(OSError):  # tried again below; here so that a crash from now on finds all frames noted
                 self._fates.drain()
             self._submit(self._assembly.rest())
+            self._call_for_rest()
             self._workers.stop()
             self._upkeep.sync()
             self._closed = True
@@ -283,8 +286,8 @@ class Engine:
             for parcel in parcels:
                 if self._assembly.group > 1:
                     self._ready.append(parcel)
-                    if self._workers.waiting < self._workers.count:  # if not, those find this parcel, too
-                        self._workers.submit(self._carry_out_some)
+                    if self._called < self._workers.count:  # if not, those find this parcel, too
+                        self._call_for_ready()
                     done += 1
                     continue
                 tasks = self._assembly.tasks(parcel)
@@ -297,6 +300,17 @@ class Engine:
             for parcel in parcels[done:]:
                 self._fail(error, parcel, self._assembly.frame_numbers(parcel))
             raise
+
+    def _call_for_ready(self) -> None:
+        """Have a worker write the small parcels that are ready."""
+        self._workers.submit(self._carry_out_some)
+        with self._state:  # not before: Ctrl-C in between must not count a task that there is not
+            self._called += 1
+
+    def _call_for_rest(self) -> None:
+        """Have all small parcels written, also one that an interruption has left without a task."""
+        if self._ready:
+            self._call_for_ready()
 
     # ---- in a worker -----------------------------------------------------------------------------------------------
 
@@ -322,6 +336,8 @@ class Engine:
 
     def _carry_out_some(self) -> None:
         """Write small parcels that are ready, several together when workers are behind, until there are none."""
+        with self._state:
+            self._called -= 1
         while parcels := self._some_ready():
             self._carry_out_together(parcels)
 

@@ -95,11 +95,6 @@ class Workers:
         self._hurry = True
         self._call(self._reserve_calls, self._reserve)
 
-    @property
-    def waiting(self) -> int:
-        """Number of tasks that nobody has begun."""
-        return len(self._tasks)
-
     @staticmethod
     def _call(calls: SimpleQueue[bool], threads: int) -> None:
         """Have one thread more look for tasks, unless all of them are going to: there are no more calls than that."""
