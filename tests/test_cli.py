@@ -289,6 +289,7 @@ class Interrupting:
             except KeyboardInterrupt as error:  # as libraries in Rust do
                 raise ValueError("can't be imported") from error
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background have none
 sys.meta_path.insert(0, Interrupting())
 sys.argv = ["ome-writers", "--version"]
 from ome_writers.cli import main
