@@ -24,12 +24,13 @@ import pytest
 from ome_writers import OMEStream, _files, _stream, create_stream
 from ome_writers._dataset import DatasetFolder
 from ome_writers._files import FileSystem
+from ome_writers._lock import check_unlocked
 from ome_writers.backends import _shards
 from ome_writers.backends._shards import WRITING_FOLDER
 from ome_writers.backends.direct import DirectSink
-from ome_writers.engine import BufferPool, RecordLog, Workers, _pool, _workers
+from ome_writers.engine import BufferPool, Engine, RecordLog, Workers, _pool, _workers
 from ome_writers.engine._upkeep import Upkeep
-from ome_writers.errors import WriteError
+from ome_writers.errors import DatasetInUseError, WriteError
 from ome_writers.settings import BufferSettings
 from ome_writers.testing.datasets import READERS, Axes, acquisition, finish_documents, make_plan, random_pixels
 from ome_writers.testing.faults import Faults, MemoryLayerSink
@@ -349,6 +350,56 @@ def test_ctrl_c_in_close_leaves_a_whole_dataset(
     (held,) = read_images(stream.path)
     for number in range(10):
         assert number in lost or np.array_equal(held[number], frames[number])
+
+
+@pytest.mark.parametrize("moment", [*range(40), *range(40, 10_000, 199)])
+def test_ctrl_c_anywhere_in_the_last_steps_of_close(tmp_path: Path, moment: int) -> None:
+    """Wherever Ctrl-C strikes in what close does last, between its steps, too: the next close does the rest of them."""
+    stream = opened(tmp_path, {"t": (None, 1, 4), "y": (4, 2, 1), "x": (3,)})
+    frames = random_pixels((6, 4, 3), "uint16")
+    for number, frame in enumerate(frames):
+        stream.append(frame, frame_metadata={"delta_t": float(number)})
+    Interruption(moment, Engine._finish_all).during(stream.close)
+    for _ in range(3):
+        stream.close()
+    assert stream.closed
+    assert_holds(stream.path, [frames])
+    assert not (stream.path / WRITING_FOLDER).exists()
+    assert shape_of(stream) == [6, 4, 3]
+    check_unlocked(stream.path)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_whoever_closes_second_waits_for_the_first(tmp_path: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No thread takes the dataset for complete, and unlocked, before it is."""
+    stream, close = opened(tmp_path, {"t": (3, 1, 4), "y": (4,), "x": (3,)}), DirectSink.close
+    inside, gate = threading.Event(), threading.Event()
+    done: list[bool] = []
+
+    def slow(sink: DirectSink) -> None:
+        inside.set()
+        assert gate.wait(10)
+        close(sink)
+
+    def end() -> None:
+        stream.close()
+        done.append(stream.closed)
+
+    monkeypatch.setattr(DirectSink, "close", slow)
+    stream.append(random_pixels((4, 3), "uint16"))
+    threads = [threading.Thread(target=end) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    assert inside.wait(10)
+    time.sleep(0.1)
+    assert not done
+    with pytest.raises(DatasetInUseError):
+        check_unlocked(stream.path)
+    gate.set()
+    for thread in threads:
+        thread.join(10)
+    assert done == [True] * count
+    check_unlocked(stream.path)
 
 
 # ---- replacing the dataset of a process that was killed ------------------------------------------------------------

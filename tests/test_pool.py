@@ -272,12 +272,13 @@ def test_the_last_processor_is_the_callers(
         _wait_for(done, max(0, number - 2) if working < count else 0)
     workers.hurry()
     _wait_for(done, 5 if working < count else 0)
-    workers.submit(lambda: done.append(1))  # the caller has gone on
-    _wait_for(done, 5 if working < count else 0)
+    for number in range(5):
+        workers.submit(lambda: done.append(1))  # the caller has gone on
+        _wait_for(done, 5 + max(0, number - 2) if working < count else 0)
     for gate in gates:
         gate.set()
     workers.stop()
-    assert len(done) == 6
+    assert len(done) == 10
     assert all(not thread.is_alive() for thread in threading.enumerate() if thread.name.startswith("ome-writers-"))
 
 

@@ -777,6 +777,29 @@ def test_an_interruption_leaves_no_lock(tmp_path: Path, monkeypatch: pytest.Monk
     DatasetLock(tmp_path).release()
 
 
+def test_a_lock_that_two_threads_release(tmp_path: Path) -> None:
+    """One of them closes its file; the number of a file that is closed twice may be that of another one by then."""
+    (tmp_path / "ome_writers").mkdir()
+    errors: list[OSError] = []
+
+    def release(lock: DatasetLock, both: threading.Barrier) -> None:
+        both.wait(10)
+        try:
+            lock.release()
+        except OSError as error:
+            errors.append(error)
+
+    for _ in range(300):
+        lock, both = DatasetLock(tmp_path), threading.Barrier(2)
+        threads = [threading.Thread(target=release, args=(lock, both)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+    assert not errors
+    check_unlocked(tmp_path)
+
+
 FORKING = """
 import os, sys
 from pathlib import Path

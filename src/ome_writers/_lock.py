@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from contextlib import suppress
 from pathlib import Path
@@ -43,6 +44,7 @@ class DatasetLock:
     def __init__(self, root: Path) -> None:
         self._path = root / LOCK_FILE
         self._file: int | None = None
+        self._releasing = threading.RLock()
         while self._file is None:  # until the file that is locked is the one that stands there
             self._path.parent.mkdir(exist_ok=True)
             file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -62,23 +64,26 @@ class DatasetLock:
 
     def release(self) -> None:
         """Let others write; does nothing when called again."""
-        if (file := self._file) is None:
-            return
-        try:
-            if not _WINDOWS:  # which deletes no open file
+        with self._releasing:
+            if (file := self._file) is None:
+                return
+            try:
+                if not _WINDOWS:  # which deletes no open file
+                    with suppress(OSError):
+                        if os.path.samestat(os.fstat(file), self._path.stat()):  # not that of somebody else
+                            self._path.unlink()
+            finally:  # also after Ctrl-C: it would be held until this process ends
+                own, self._file = self._file, None
+                if own is not None:  # a signal handler may have released it
+                    os.close(own)
+                _held.discard(self)
+            if _WINDOWS:
                 with suppress(OSError):
-                    if os.path.samestat(os.fstat(file), self._path.stat()):  # not that of somebody else in its place
-                        self._path.unlink()
-        finally:  # also after Ctrl-C: it would be held until this process ends
-            self._file = None
-            os.close(file)
-            _held.discard(self)
-        if _WINDOWS:
-            with suppress(OSError):
-                self._path.unlink()
+                    self._path.unlink()
 
     def forget(self) -> None:
         """Give up a lock that a parent process holds: after a fork, the child has no part in it."""
+        self._releasing = threading.RLock()  # which another thread of the parent may have held
         file, self._file = self._file, None
         if file is not None:
             os.close(file)  # the parent's lock stays until it closes its own

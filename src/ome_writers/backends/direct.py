@@ -220,8 +220,7 @@ class DirectSink(LayerSink):
         with ExitStack() as every_one:  # also after Ctrl-C
             every_one.callback(self._remove_folder)
             every_one.callback(self._close_journal)
-            while self._shards:
-                _, shard = self._shards.popitem()
+            for shard in list(self._shards.values()):
                 every_one.callback(self._try_to_complete, failed, shard)
         if failed:
             names = ", ".join(str(failure.file) for failure in failed[:_MOST_NAMED])
@@ -366,9 +365,7 @@ class DirectSink(LayerSink):
             self._complete(shard)
         except Exception as error:  # noqa: BLE001  close raises it when it has tried all
             failed.append(_Failure(shard.final, error, self._layers_in(shard)))
-        except BaseException:  # Ctrl-C: the next close goes on with it
-            self._shards[shard.array, shard.where] = shard
-            raise
+        self._shards.pop((shard.array, shard.where), None)  # not after Ctrl-C: the next close goes on with it
 
     def _layers_in(self, shard: Shard) -> set[tuple[int, Cell]]:
         """Return the layers that a shard holds chunks of."""

@@ -96,6 +96,8 @@ class Engine:
         self._skipped = 0
         self._noted = 0  # of these: workers write notes of them, before their pixels
         self._closing = False
+        self._left: deque[Callable[[], None]] | None = None  # steps of close that are still to be done
+        self._finishing = False  # they are being done
         self._closed = False
         self._forked = False
         self._lock = threading.RLock()  # of the caller's side
@@ -111,7 +113,7 @@ class Engine:
 
     @property
     def closed(self) -> bool:
-        """Whether :meth:`close` has been carried out."""
+        """Whether :meth:`close` has been carried out to the end."""
         return self._closed
 
     def disown(self) -> None:
@@ -223,25 +225,29 @@ class Engine:
         ----------
         steps : iterable of callable
             Close the sink and complete the metadata; each is tried, whether or not all could be written and whatever
-            becomes of the others. One that is interrupted is called again.
+            becomes of the others. One that is interrupted is called again. They are those of the first call.
         """
-        if self.closed:  # in a forked child, too
-            return
-        with self._lock:
-            if self._closed:
+        with self._lock:  # whoever comes second waits until all is done
+            if self._closed or self._finishing:  # the latter: a signal handler closes in the middle of this
                 return
-            # up to here and in the next two lines Ctrl-C may strike: close can then be called again
+            # Ctrl-C may strike anywhere: close goes on where it was when it is called again
             self._closing = True
-            with suppress(OSError):  # tried again below; here so that a crash from now on finds all frames noted
-                self._fates.drain()
-            self._submit(self._assembly.rest())
-            self._call_for_rest()
-            self._workers.stop()
-            self._upkeep.sync()
+            if self._left is None:
+                with suppress(OSError):  # tried again below; here so that a crash from now on finds all frames noted
+                    self._fates.drain()
+                self._submit(self._assembly.rest())
+                self._call_for_rest()
+                self._workers.stop()
+                self._upkeep.sync()
+                self._left = deque((self._records.close, self._fates.close, *steps))
+            self._finishing = True
+            try:
+                interrupted = self._finish_all(self._left)
+            finally:
+                self._finishing = False
             self._closed = True
-            interruptions = [self._finish(step) for step in (self._records.close, self._fates.close, *steps)]
             self._pool.clear()
-            if interrupted := next(filter(None, interruptions), None):
+            if interrupted:
                 raise interrupted
             self._raise_if_failed()
 
@@ -419,6 +425,15 @@ class Engine:
         elif isinstance(error, FramesLostError):
             lost = [*lost, *error.frames]
         self._failures.add(error, None if parcel is None else self._paths[parcel.array], lost)
+
+    def _finish_all(self, steps: deque[Callable[[], None]]) -> BaseException | None:
+        """Do the last steps, and take each away when it is done; return the first interruption."""
+        first = None
+        while steps:
+            interrupted = self._finish(steps[0])
+            steps.popleft()
+            first = first or interrupted
+        return first
 
     def _finish(self, step: Callable[[], None]) -> BaseException | None:
         """Do one of the last steps, again if it is interrupted; return the interruption."""

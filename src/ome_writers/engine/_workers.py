@@ -32,7 +32,7 @@ class Workers:
     time, and one of them calls ``ahead`` until it returns False.
 
     As many threads as there are processors would make the thread that submits tasks, which copies frames, wait for a
-    processor as often as they do. One of them can be held back: it takes tasks when many wait, or when nobody copies.
+    processor as often as they do. One of them can be held back: it takes tasks when many wait, or when somebody waits.
     (When somebody asks for more threads, since storage takes its time, the others work as they should.)
 
     Parameters

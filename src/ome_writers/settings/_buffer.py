@@ -27,8 +27,9 @@ class BufferSettings(Settings):
         With ``"block"``: seconds to wait before :class:`~ome_writers.errors.BufferFullError`; None waits for as long
         as it takes.
     workers : int, optional
-        Threads that hand blocks to the backend; None lets the backend choose. One of those of "direct"
-        leaves the last processor to the thread that appends, until half of what may wait does.
+        Threads that hand blocks to the backend; None lets the backend choose. Where there are as many as processors, or
+        more, one of those of "direct" waits until half of what may wait does, so that the thread that appends has a
+        processor to itself (not with small chunks).
     """
 
     max_bytes: PositiveInt | None = None
