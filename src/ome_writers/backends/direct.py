@@ -220,7 +220,7 @@ class DirectSink(LayerSink):
         with ExitStack() as every_one:  # also after Ctrl-C
             every_one.callback(self._remove_folder)
             every_one.callback(self._close_journal)
-            for shard in list(self._shards.values()):
+            for shard in list(self._shards.values())[::-1]:  # the first one is completed first
                 every_one.callback(self._try_to_complete, failed, shard)
         if failed:
             names = ", ".join(str(failure.file) for failure in failed[:_MOST_NAMED])
