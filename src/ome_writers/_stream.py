@@ -214,8 +214,7 @@ class OMEStream:
     def close(self) -> None:
         """Write what is left, complete the metadata and release everything; does nothing when already closed.
 
-        Another thread that closes waits until that is done. After Ctrl-C the next call goes on where this one was, until
-        :attr:`closed`.
+        Another thread that closes waits until that is done. After Ctrl-C the next call goes on where this one was.
 
         Raises
         ------
