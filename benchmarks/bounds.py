@@ -2,8 +2,8 @@
 
 Beside it a bare pipeline, which does what no stream can leave out; the loop over tensorstore, the best other writer in
 every workload; and the limit, which does one thing after the other. What the bare pipeline does not reach is out of
-reach for a stream that cuts frames into chunks on one thread and leaves encoding and ``write()`` to as many as there are
-processors, but for what a run differs from the next.
+reach, but for what a run differs from the next, for a stream that cuts frames into chunks on one thread and leaves
+encoding and ``write()`` to as many as there are processors.
 """
 
 from __future__ import annotations
