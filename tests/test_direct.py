@@ -7,11 +7,11 @@ import errno
 import os
 import struct
 import threading
-import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from io import FileIO
 from pathlib import Path
+from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import Any
 
@@ -212,11 +212,11 @@ def _with_two_workers(tmp_path: Path, axes: Axes, **fields: Any) -> AcquisitionS
 def test_one_writer_leaves_the_last_processor_to_the_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Until half of what may wait does, a thread less writes."""
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    begun, gate, write = list[int](), threading.Event(), DirectSink.write_chunks
+    begun, permits, write = SimpleQueue[str](), threading.Semaphore(0), DirectSink.write_chunks
 
     def hold(sink: DirectSink, *given: Any) -> None:
-        begun.append(1)
-        assert gate.wait(20)
+        begun.put(threading.current_thread().name)
+        assert permits.acquire(timeout=20)
         write(sink, *given)
 
     monkeypatch.setattr(DirectSink, "write_chunks", hold)
@@ -224,16 +224,14 @@ def test_one_writer_leaves_the_last_processor_to_the_camera(tmp_path: Path, monk
     with create_stream(_with_two_workers(tmp_path, {"t": (58, 1, 29), "y": (512,), "x": (1024,)})) as stream:
         for frame in frames[:40]:
             stream.append(frame)
-        time.sleep(0.3)
-        alone = len(begun)
+        permits.release(3)
+        alone = {begun.get(timeout=20) for _ in range(4)}  # two writers would both be among the first
         for frame in frames[40:]:
             stream.append(frame)
-        end = time.monotonic() + 5
-        while len(begun) < 2 and time.monotonic() < end:
-            time.sleep(0.01)
-        together = len(begun)
-        gate.set()
-    assert (alone, together) == (1, 2)
+        other = begun.get(timeout=20)  # the first one waits
+        permits.release(len(frames))
+    assert len(alone) == 1
+    assert other not in alone
     assert_holds(tmp_path / "a.ome.zarr", [frames])
 
 

@@ -375,6 +375,7 @@ def test_whoever_closes_second_waits_for_the_first(tmp_path: Path, count: int, m
     stream, close = opened(tmp_path, {"t": (3, 1, 4), "y": (4,), "x": (3,)}), DirectSink.close
     inside, gate = threading.Event(), threading.Event()
     done: list[bool] = []
+    returned = threading.Event()
 
     def slow(sink: DirectSink) -> None:
         inside.set()
@@ -384,6 +385,7 @@ def test_whoever_closes_second_waits_for_the_first(tmp_path: Path, count: int, m
     def end() -> None:
         stream.close()
         done.append(stream.closed)
+        returned.set()
 
     monkeypatch.setattr(DirectSink, "close", slow)
     stream.append(random_pixels((4, 3), "uint16"))
@@ -391,8 +393,7 @@ def test_whoever_closes_second_waits_for_the_first(tmp_path: Path, count: int, m
     for thread in threads:
         thread.start()
     assert inside.wait(10)
-    time.sleep(0.1)
-    assert not done
+    assert not returned.wait(0.1)
     with pytest.raises(DatasetInUseError):
         check_unlocked(stream.path)
     gate.set()
