@@ -117,13 +117,13 @@ def test_a_layer_that_an_interruption_has_left_without_a_task(
 ) -> None:
     """It is written with the others, and gives its memory back; nobody waits for it for ever."""
     stream = create_stream(declared(tmp_path, buffer=BufferSettings(workers=2)))
-    engine = stream._engine
-    call = engine._call_for_ready
-    monkeypatch.setattr(engine, "_call_for_ready", lambda: None)
+    deliveries = stream._engine._deliveries
+    call = deliveries._call_for_ready
+    monkeypatch.setattr(deliveries, "_call_for_ready", lambda: None)
     for frame in FRAMES:
         stream.append(frame)
-    assert len(engine._ready) == 60
-    monkeypatch.setattr(engine, "_call_for_ready", call)
+    assert len(deliveries._ready) == 60
+    monkeypatch.setattr(deliveries, "_call_for_ready", call)
     if end == "flush":
         stream.flush()
         assert stream.stats.frames_written == 60

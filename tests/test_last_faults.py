@@ -28,7 +28,8 @@ from ome_writers._lock import check_unlocked
 from ome_writers.backends import _shards
 from ome_writers.backends._shards import WRITING_FOLDER
 from ome_writers.backends.direct import DirectSink
-from ome_writers.engine import BufferPool, Engine, RecordLog, Workers, _pool, _workers
+from ome_writers.engine import BufferPool, RecordLog, Workers, _pool, _workers
+from ome_writers.engine._last_steps import LastSteps
 from ome_writers.engine._upkeep import Upkeep
 from ome_writers.errors import DatasetInUseError, WriteError
 from ome_writers.settings import BufferSettings
@@ -359,7 +360,7 @@ def test_ctrl_c_anywhere_in_the_last_steps_of_close(tmp_path: Path, moment: int)
     frames = random_pixels((6, 4, 3), "uint16")
     for number, frame in enumerate(frames):
         stream.append(frame, frame_metadata={"delta_t": float(number)})
-    Interruption(moment, Engine._finish_all).during(stream.close)
+    Interruption(moment, LastSteps.carry_out).during(stream.close)
     for _ in range(3):
         stream.close()
     assert stream.closed
@@ -658,7 +659,7 @@ def test_skipped_layers_without_shards_queue_nothing(tmp_path: Path, monkeypatch
     before = len(submitted)
     stream.skip(frames=500)
     assert len(submitted) == before
-    assert not stream._engine._ready
+    assert not stream._engine._deliveries._ready
     stream.append(frames[1])
     stream.skip(frames=3)
     stream.close()

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,24 +15,17 @@ from ome_writers._router import Router
 from ome_writers.abc import FramesLostError, LayersLostError
 from ome_writers.errors import FrameCountError, SettingsError, StreamClosedError, WriteError
 
+from ._deliveries import Deliveries
 from ._failures import Failures
 from ._fates import APPENDED, SKIPPED, FrameFates, ranges_of
 from ._frames import as_frame, encode_metadata
+from ._last_steps import LastSteps
 from ._parcels import Assembly, Parcel
 from ._pool import Buffer, BufferPool
 from ._records import RecordLog
 from ._stats import StreamStats
 from ._upkeep import Upkeep
 from ._workers import Workers
-
-
-@dataclass(slots=True)
-class _Delivery:
-    """A parcel on its way to the sink."""
-
-    parcel: Parcel
-    tasks: int  # that are still to be done
-    failed: bool = False
 
 
 class Engine:
@@ -96,8 +86,7 @@ class Engine:
         self._skipped = 0
         self._noted = 0  # of these: workers write notes of them, before their pixels
         self._closing = False
-        self._left: deque[Callable[[], None]] | None = None  # steps of close that are still to be done
-        self._finishing = False  # they are being done
+        self._last_steps = LastSteps(lambda error: self._fail(error, None))
         self._closed = False
         self._forked = False
         self._lock = threading.RLock()  # of the caller's side
@@ -105,11 +94,18 @@ class Engine:
         workers.ahead = pool.make_ahead
         # of the workers' side
         self._state = threading.Lock()
-        self._ready: deque[Parcel] = deque()  # small ones, for whichever worker is free
-        self._called = 0  # tasks for these that nobody has begun
         self._written = 0
         self._upkeep = Upkeep(on_growth, sync, lambda error: self._fail(error, None))
         self._failures = Failures()
+        self._deliveries = Deliveries(
+            assembly,
+            workers,
+            pool,
+            before=self._before_writing,
+            written=self._count,
+            after=self._look_after,
+            fail=self._fail,
+        )
 
     @property
     def closed(self) -> bool:
@@ -171,7 +167,7 @@ class Engine:
                 self._fates.note(number, APPENDED)
                 self._noted = number + 1
                 if ready := self._assembly.mark(parcel, slot, stored=True):
-                    self._submit(ready)
+                    self._deliveries.send(ready)
             except BaseException as error:  # Ctrl-C: nobody knows how far this frame got, and maybe its parcel
                 gone = not self._assembly.is_open(parcel)
                 if not gone and not parcel.stored[slot] and number < self._frames:
@@ -194,7 +190,7 @@ class Engine:
                     self._fates.note(self._frames - 1, SKIPPED)
                     self._noted = self._frames
                     if ready := self._assembly.mark(parcel, slot, stored=False):
-                        self._submit(ready)
+                        self._deliveries.send(ready)
                 except BaseException as error:  # as in append
                     gone = not self._assembly.is_open(parcel)
                     self._fail(error, parcel, self._assembly.frame_numbers(parcel) if gone else ())
@@ -205,8 +201,8 @@ class Engine:
         with self._lock:
             self._raise_if_unusable()
             if self._assembly.in_order:
-                self._submit(self._assembly.rest())
-            self._call_for_rest()
+                self._deliveries.send(self._assembly.rest())
+            self._deliveries.send_rest()
             self._workers.wait()
             self._raise_if_failed()
             self._upkeep.sync()
@@ -228,23 +224,19 @@ class Engine:
             becomes of the others. One that is interrupted is called again. They are those of the first call.
         """
         with self._lock:  # whoever comes second waits until all is done
-            if self._closed or self._finishing:  # the latter: a signal handler closes in the middle of this
+            if self._closed or self._last_steps.under_way:  # the latter: a signal handler closes in the middle of this
                 return
             # Ctrl-C may strike anywhere: close goes on where it was when it is called again
             self._closing = True
-            if self._left is None:
+            if not self._last_steps.known:
                 with suppress(OSError):  # tried again below; here so that a crash from now on finds all frames noted
                     self._fates.drain()
-                self._submit(self._assembly.rest())
-                self._call_for_rest()
+                self._deliveries.send(self._assembly.rest())
+                self._deliveries.send_rest()
                 self._workers.stop()
                 self._upkeep.sync()
-                self._left = deque((self._records.close, self._fates.close, *steps))
-            self._finishing = True
-            try:
-                interrupted = self._finish_all(self._left)
-            finally:
-                self._finishing = False
+                self._last_steps.take((self._records.close, self._fates.close, *steps))
+            interrupted = self._last_steps.carry_out()
             self._closed = True
             self._pool.clear()
             if interrupted:
@@ -285,107 +277,14 @@ class Engine:
         self._raise_if_failed()
         self._workers.hurry()
 
-    def _submit(self, parcels: Sequence[Parcel]) -> None:
-        """Have parcels written that the assembly has given up; an interruption loses the rest of them, and says so."""
-        done = 0
-        try:
-            for parcel in parcels:
-                if self._assembly.group > 1:
-                    self._ready.append(parcel)
-                    if self._called < self._workers.count:  # if not, those find this parcel, too
-                        self._call_for_ready()
-                    done += 1
-                    continue
-                tasks = self._assembly.tasks(parcel)
-                delivery = _Delivery(parcel, len(tasks))
-                shard = self._assembly.shard_of(parcel)
-                for task in tasks:
-                    self._workers.submit(partial(self._carry_out, delivery, task), shard)
-                done += 1
-        except BaseException as error:
-            for parcel in parcels[done:]:
-                self._fail(error, parcel, self._assembly.frame_numbers(parcel))
-            raise
-
-    def _call_for_ready(self) -> None:
-        """Have a worker write the small parcels that are ready."""
-        self._workers.submit(self._carry_out_some)
-        with self._state:  # not before: Ctrl-C in between must not count a task that there is not
-            self._called += 1
-
-    def _call_for_rest(self) -> None:
-        """Have all small parcels written, also one that an interruption has left without a task."""
-        if self._ready:
-            self._call_for_ready()
-
     # ---- in a worker -----------------------------------------------------------------------------------------------
 
-    def _carry_out(self, delivery: _Delivery, task: Callable[[], None]) -> None:
-        """Do one of the tasks that write a parcel; the last one counts the parcel and gives its memory back."""
-        parcel = delivery.parcel
-        try:
-            if self._failures.first is not None and self._assembly.in_order:
-                raise self._failures.first
-            self._drain()
-            task()
-        except BaseException as error:  # noqa: BLE001  a thread's edge: it is raised in the caller's thread
-            delivery.failed = True
-            self._fail(error, parcel, self._assembly.frame_numbers(parcel))
-        with self._state:
-            delivery.tasks -= 1
-            if delivery.tasks:
-                return
-        if not delivery.failed:
-            self._count(parcel)
-        self._release(parcel)
-        self._look_after()
-
-    def _carry_out_some(self) -> None:
-        """Write small parcels that are ready, several together when workers are behind, until there are none."""
-        with self._state:
-            self._called -= 1
-        while parcels := self._some_ready():
-            self._carry_out_together(parcels)
-
-    def _some_ready(self) -> list[Parcel]:
-        with self._state:
-            return [self._ready.popleft() for _ in range(min(self._assembly.group, len(self._ready)))]
-
-    def _carry_out_together(self, parcels: Sequence[Parcel]) -> None:
-        try:
-            groups = list(self._assembly.grouped(parcels))
-        except BaseException as error:  # noqa: BLE001  a thread's edge
-            for parcel in parcels:
-                self._fail(error, parcel, self._assembly.frame_numbers(parcel))
-                self._release(parcel)
-            return
-        for members, task in groups:
-            try:
-                self._drain()
-                task()
-            except BaseException as error:  # noqa: BLE001  a thread's edge: it is raised in the caller's thread
-                if len(members) > 1:  # tell those that can be written from the others
-                    for parcel in members:
-                        for single in self._assembly.tasks(parcel):
-                            self._carry_out(_Delivery(parcel, 1), single)
-                    continue
-                self._fail(error, members[0], self._assembly.frame_numbers(members[0]))
-            else:
-                for parcel in members:
-                    self._count(parcel)
-            for parcel in members:
-                self._release(parcel)
-        self._look_after()
-
-    def _drain(self) -> None:
+    def _before_writing(self) -> None:
         """Write what is known of the frames before the frames themselves: what is on disk is known after a crash."""
+        if self._failures.first is not None and self._assembly.in_order:
+            raise self._failures.first
         self._fates.drain(self._noted)
         self._records.drain()
-
-    def _release(self, parcel: Parcel) -> None:
-        buffer = parcel.detach()
-        if buffer is not None:
-            self._pool.release(buffer)
 
     def _count(self, parcel: Parcel) -> None:
         """Count a parcel that is written, and how far its array reaches with it."""
@@ -425,29 +324,6 @@ class Engine:
         elif isinstance(error, FramesLostError):
             lost = [*lost, *error.frames]
         self._failures.add(error, None if parcel is None else self._paths[parcel.array], lost)
-
-    def _finish_all(self, steps: deque[Callable[[], None]]) -> BaseException | None:
-        """Do the last steps, and take each away when it is done; return the first interruption."""
-        first = None
-        while steps:
-            interrupted = self._finish(steps[0])
-            steps.popleft()
-            first = first or interrupted
-        return first
-
-    def _finish(self, step: Callable[[], None]) -> BaseException | None:
-        """Do one of the last steps, again if it is interrupted; return the interruption."""
-        interrupted = None
-        for _ in range(2):
-            try:
-                step()
-            except Exception as error:  # noqa: BLE001  raised by the caller, after everything was tried
-                self._fail(error, None)
-            except BaseException as error:  # noqa: BLE001  Ctrl-C: raised by the caller, too
-                interrupted = interrupted or error
-                continue
-            break
-        return interrupted
 
     def _raise_if_unusable(self) -> None:
         if self._forked:

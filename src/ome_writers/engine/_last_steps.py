@@ -1,0 +1,61 @@
+"""What is done last, whatever has gone wrong before."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+
+
+class LastSteps:
+    """Steps of which each is tried, whatever becomes of the others; after Ctrl-C they go on where they were.
+
+    Parameters
+    ----------
+    on_error : callable
+        Called with what a step raises; not with Ctrl-C.
+
+    Attributes
+    ----------
+    under_way : bool
+        Whether they are being done: True for a signal handler that runs in the middle of them.
+    """
+
+    def __init__(self, on_error: Callable[[BaseException], None]) -> None:
+        self.under_way = False
+        self._on_error = on_error
+        self._left: deque[Callable[[], None]] | None = None  # those that are still to be done
+
+    @property
+    def known(self) -> bool:
+        """Whether :meth:`take` was called."""
+        return self._left is not None
+
+    def take(self, steps: Iterable[Callable[[], None]]) -> None:
+        """Say what there is to do; only once."""
+        self._left = deque(steps)
+
+    def carry_out(self) -> BaseException | None:
+        """Do what is left to do, and return the first interruption; one that is interrupted is called again."""
+        first = None
+        try:
+            self.under_way = True
+            while self._left:
+                interrupted = self._do(self._left[0])
+                self._left.popleft()  # not before: an interruption from outside of a step must not drop it
+                first = first or interrupted
+        finally:
+            self.under_way = False
+        return first
+
+    def _do(self, step: Callable[[], None]) -> BaseException | None:
+        interrupted = None
+        for _ in range(2):
+            try:
+                step()
+            except Exception as error:  # noqa: BLE001  raised by whoever closes, after everything was tried
+                self._on_error(error)
+            except BaseException as error:  # noqa: BLE001  Ctrl-C: raised by whoever closes, too
+                interrupted = interrupted or error
+                continue
+            break
+        return interrupted
