@@ -40,21 +40,46 @@ class _Layer:
     parts: int = 0  # that are still to be written
 
 
+class _File:
+    """A file that one thread at a time appends to."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = FileIO(path, "w")
+        self._size = 0
+        self._lock = threading.Lock()
+
+    def append(self, pieces: Sequence[Any], *, wait: bool) -> bool:
+        """Append pieces, unless another thread does and this one is not to wait for it; return whether it was done."""
+        if not self._lock.acquire(blocking=wait):
+            return False
+        try:
+            write_all(self._file, self._size, *pieces)
+            self._size += sum(memoryview(piece).nbytes for piece in pieces)
+        finally:
+            self._lock.release()
+        return True
+
+    def close(self) -> None:
+        self._file.close()
+
+
 class _Writers:
-    """A thread for each core that encodes rows of chunks and appends them to a file of its own.
+    """A thread for each core that encodes rows of chunks and appends them to a file.
 
     Parameters
     ----------
-    folder : Path
-        Where the files go.
+    files : sequence of _File
+        Threads take them in turn; they are closed at the end.
     encode : callable, optional
         Encodes a chunk.
     layers : iterable of _Layer
         Memory of all layers that may be in use at once.
     """
 
-    def __init__(self, folder: Path, encode: Callable[[Frames], bytes] | None, layers: Iterable[_Layer]) -> None:
-        self._folder = folder
+    def __init__(
+        self, files: Sequence[_File], encode: Callable[[Frames], bytes] | None, layers: Iterable[_Layer]
+    ) -> None:
+        self._files = files
         self._encode = encode
         self._free: SimpleQueue[_Layer | None] = SimpleQueue()
         self._full: SimpleQueue[tuple[_Layer, slice] | None] = SimpleQueue()
@@ -84,29 +109,30 @@ class _Writers:
             self._full.put(None)
         for thread in self._threads:
             thread.join()
+        for file in self._files:
+            file.close()
         if self._errors:
             raise OSError("the bare pipeline could not write") from self._errors[0]
 
     def _run(self, number: int) -> None:
         try:
-            with FileIO(self._folder / str(number), "w") as file:
-                self._append_all(file)
+            self._append_all(self._files[number % len(self._files)])
         except BaseException as error:  # noqa: BLE001  # raised by the thread that copies
             self._errors.append(error)
             self._free.put(None)  # nobody waits for memory that a failed thread has
 
-    def _append_all(self, file: FileIO) -> None:
+    def _append_all(self, file: _File) -> None:
         """Append encoded rows of chunks until there are no more, several chunks at once, as a stream does."""
-        offset = 0
         while (part := self._full.get()) is not None:
             layer, rows = part
             chunks = layer.chunks[rows].reshape(-1, math.prod(layer.chunks.shape[2:]))
             at_once = max(1, _APPEND_BYTES // chunks[0].nbytes)
+            pieces: list[Any] = []
             for first in range(0, len(chunks), at_once):
                 some = chunks[first : first + at_once]
-                pieces: list[Any] = [some] if self._encode is None else list(map(self._encode, some))
-                write_all(file, offset, *pieces)
-                offset += some.nbytes if self._encode is None else sum(map(len, pieces))
+                pieces += [some] if self._encode is None else map(self._encode, some)
+                if file.append(pieces, wait=first + at_once >= len(chunks)):
+                    pieces = []
             with self._lock:
                 layer.parts -= 1
                 written = not layer.parts
@@ -114,15 +140,18 @@ class _Writers:
                 self._free.put(layer)
 
 
-def bare_pipeline(workload: Workload, pixels: Frames, path: Path) -> Timing:
+def bare_pipeline(workload: Workload, pixels: Frames, path: Path, *, one_file: bool = False) -> Timing:
     """Copy frames into chunks on one thread; encode and ``write()`` them on one for each core, and do nothing else.
 
     What a stream can't leave out, all at once, so that its parts get in each other's way as they do in a stream: they
     share the processor's caches, the memory and Python's lock. There is no file that could be opened, no index, no
     document, no note of what was written, no check of a frame; each thread appends to one file of its own; places are
     known, and all memory that the stream would have is there before the first frame.
+
+    With one file all threads append to that, as those of a stream do to a shard: the system lets one in at a time.
     """
     path.mkdir(parents=True)
+    cores = os.cpu_count() or 1
     settings = workload.settings("x.ome.zarr", "direct")
     layout = plan_layout(settings)
     memory = plan_memory(DirectSink, WritePlan(path, layout, settings.codec, {}), settings.buffer)
@@ -135,7 +164,8 @@ def bare_pipeline(workload: Workload, pixels: Frames, path: Path) -> Timing:
     count = min(memory.buffers, len(frames))
     # ones, as memory that is 0 is made at its first use only
     buffers = [np.ones(memory.buffer_bytes, np.uint8) for _ in range(count)]
-    writers = _Writers(path, encoder(settings.codec), [_Layer(form.view(b, ())) for b in buffers])
+    files = [_File(path / str(number)) for number in range(1 if one_file else cores)]
+    writers = _Writers(files, encoder(settings.codec), [_Layer(form.view(b, ())) for b in buffers])
     steps, layers = iter(places), dict[tuple[int, ...], _Layer]()
 
     def append(_: int, frame: Frames) -> None:

@@ -418,6 +418,9 @@ COPY_AND_WRITE = "copy and write()"
 BARE = "bare pipeline"
 """The contender that does what a stream can't leave out, and nothing else."""
 
+ONE_FILE = "bare pipeline, one file"
+"""The same, with the file that a shard is."""
+
 SAME_BLOCKS = "tensorstore frames, same blocks"
 """The contender that compresses with the blocks of a stream."""
 
@@ -429,12 +432,13 @@ OTHERS: dict[str, Contender] = {
     SAME_BLOCKS: partial(tensorstore_frames, same_blocks=True),
     "acquire-zarr frames": acquire_zarr_frames,
     BARE: bare_pipeline,
+    ONE_FILE: partial(bare_pipeline, one_file=True),
     "limit": limit,
     COPY_AND_WRITE: copy_and_write,
 }
 """What others do with the frames of a camera, and what nobody can do faster."""
 
-NO_DATASETS = (BARE, "limit", COPY_AND_WRITE)
+NO_DATASETS = (BARE, ONE_FILE, "limit", COPY_AND_WRITE)
 """Those that write nothing that could be read back."""
 
 CONTENDERS: dict[str, Contender] = {

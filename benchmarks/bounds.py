@@ -4,6 +4,10 @@ Beside it a bare pipeline, which does what no stream can leave out; the loop ove
 every workload; and the limit, which does one thing after the other. What the bare pipeline does not reach is out of
 reach, but for what a run differs from the next, for a stream that cuts frames into chunks on one thread and leaves
 encoding and ``write()`` to as many as there are processors.
+
+Its threads append to files of their own, and never wait for each other. Those of a stream mostly write to the same
+shard, and a file takes the bytes of one thread at a time: where there are shards, a bare pipeline with one file for all
+threads shows what that costs. A stream whose workers sometimes find two shards to write to comes out between the two.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.table import Table
 
-from ._contenders import BARE
+from ._contenders import BARE, ONE_FILE
 from ._options import add_turns, parse, size_options, sized
 from ._timing import Timing
 from ._turns import median, quartiles, ratios, take_turns
@@ -36,7 +40,7 @@ def main(argv: list[str]) -> int:
     for name in args.workload:
         print(name, file=sys.stderr, flush=True)
         workload = sized(name, args)
-        names = (DIRECT, BARE, OTHER, LIMIT)
+        names = (DIRECT, BARE, *((ONE_FILE,) if workload.shard else ()), OTHER, LIMIT)
         timings, wrong = take_turns(workload, workload.pixels(), names, args.turns, args.scratch)
         for row in _rows(workload, timings):
             table.add_row(*row)
@@ -48,7 +52,7 @@ def main(argv: list[str]) -> int:
 
 def _rows(workload: Workload, timings: dict[str, list[Timing]]) -> Iterator[list[str]]:
     seconds = {name: [t.writing for t in of_one] for name, of_one in timings.items()}
-    for name in (DIRECT, BARE):
+    for name in (name for name in (DIRECT, BARE, ONE_FILE) if name in timings):
         cells = [workload.name, name, median(workload.nbytes / s / 1e9 for s in seconds[name])]
         for other in (LIMIT, OTHER, BARE):
             of_each = ratios(seconds[name], seconds[other])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import mmap
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -99,6 +100,20 @@ def test_a_bare_pipeline_that_fails_says_so(
         bare_pipeline(workload, workload.pixels(), tmp_path / "bare")
 
 
+def test_the_threads_of_a_bare_pipeline_share_a_file(tmp_path: Path) -> None:
+    """As those of a stream share a shard: what is in it is what is in the files that they would have of their own."""
+    workload = replace(WORKLOADS["sharded-raw"].scaled(0.1).shrunk(64), compression="none")
+    chunks: list[list[bytes]] = []
+    for one_file in (False, True):
+        folder = tmp_path / str(one_file)
+        bare_pipeline(workload, workload.pixels(), folder, one_file=one_file)
+        assert len(list(folder.iterdir())) == (1 if one_file else os.cpu_count())
+        written = b"".join(path.read_bytes() for path in folder.iterdir())
+        chunks.append(sorted(written[i : i + 512] for i in range(0, len(written), 512)))  # 16 x 16 of 2 bytes
+    assert chunks[0] == chunks[1]
+    assert len(chunks[0]) == 16 * workload.frames
+
+
 def test_the_bare_pipeline_takes_frames_of_parts_of_chunks(tmp_path: Path) -> None:
     """As with any side that is asked for."""
     workload = replace(WORKLOADS["sharded-raw"].scaled(0.1).shrunk(65), compression="none")
@@ -128,7 +143,8 @@ def test_what_bounds_a_stream_is_measured(tmp_path: Path, capsys: pytest.Capture
     arguments = ["--turns", "2", "--scale", "0.1", "--side", "64", "--scratch", str(tmp_path)]
     assert bounds_main(arguments) == 0
     printed = capsys.readouterr().out
-    assert all(printed.count(f"│ {name} ") == 2 for name in UNPACED)  # each name, not the end of another
+    for name in UNPACED:
+        assert printed.count(f"│ {name} ") == (3 if WORKLOADS[name].shard else 2)  # the name, not the end of another
     assert "0 wrong frames" in printed
     assert not list(tmp_path.iterdir())
 
