@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from ome_writers import OMEStream, _begin, _stream, create_stream, recover
+from ome_writers import OMEStream, _begin, _running, create_stream, recover
 from ome_writers._dataset import DatasetFolder
 from ome_writers._documents import Completeness
 from ome_writers._layout import Layout, plan_layout
@@ -62,7 +62,7 @@ LINUX_ROOT = pytest.mark.skipif(
 def _streams_are_closed() -> Iterator[None]:
     """Close what a test that failed has left open, so that it fails alone."""
     yield
-    for stream in list(_stream._open_streams):
+    for stream in _running.streams():
         with suppress(Exception):
             stream.close()
 
@@ -588,7 +588,7 @@ def mounted(folder: Path, options: str) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        for stream in list(_stream._open_streams):
+        for stream in _running.streams():
             with suppress(Exception):
                 stream.close()
         subprocess.run(["umount", "-l", folder], check=True)  # noqa: S607
@@ -807,7 +807,7 @@ def append_one(run: Run) -> None:
 
 def abandon(run: Run) -> None:
     """Have nobody close a stream that hangs."""
-    _stream._open_streams.discard(run.stream)
+    _running.discard(run.stream)
     run.stream._engine._closed = True
 
 

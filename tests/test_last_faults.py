@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from ome_writers import OMEStream, _files, _stream, create_stream
+from ome_writers import OMEStream, _files, _running, create_stream
 from ome_writers._dataset import DatasetFolder
 from ome_writers._files import FileSystem
 from ome_writers._lock import check_unlocked
@@ -64,7 +64,7 @@ def open_shards_as(kind: type[FileIO], monkeypatch: pytest.MonkeyPatch) -> None:
 def _streams_are_closed() -> Iterator[None]:
     """Close what a test that failed has left open, so that it fails alone."""
     yield
-    for stream in list(_stream._open_streams):
+    for stream in _running.streams():
         in_time(stream.close)
 
 

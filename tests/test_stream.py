@@ -20,7 +20,17 @@ import ome_types
 import pytest
 import zarr
 
-from ome_writers import AcquisitionSettings, Channel, Dimension, OMEStream, Plate, Position, __version__, create_stream
+from ome_writers import (
+    AcquisitionSettings,
+    Channel,
+    Dimension,
+    OMEStream,
+    Plate,
+    Position,
+    __version__,
+    _running,
+    create_stream,
+)
 from ome_writers.errors import MetadataError, StreamClosedError, UnknownGroupError, WriteError
 from readers import assert_holds, document, find_images, read_images, readers, validate
 
@@ -755,8 +765,6 @@ def test_one_stream_that_fails_at_exit_does_not_keep_others_from_being_written(
     tmp_path: Path, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At the end of the interpreter every open stream is closed, whatever happens to the others."""
-    from ome_writers import _stream
-
     streams = []
     for name in "abc":
         stream = create_stream(settings_for(tmp_path / f"{name}.ome.zarr", backend))
@@ -766,7 +774,7 @@ def test_one_stream_that_fails_at_exit_does_not_keep_others_from_being_written(
     for stream in streams[:2]:
         _let_close_fail(monkeypatch, stream)
     with pytest.raises(WriteError):
-        _stream._close_open_streams()
+        _running.close_all()
     assert all(stream.closed for stream in streams)
     for name in "abc":
         assert_holds(tmp_path / f"{name}.ome.zarr", [FRAMES[:4]])

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import atexit
-import concurrent.futures.thread  # noqa: F401  see _close_abandoned_streams
-import os
 import threading
 import warnings
-import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 
-from . import _files
+from . import _files, _running
 from ._begin import RECORDS_GROUP, OpenDataset, begin, prepare, reopen
 from ._dataset import WRITING_FOLDER, encode
 from ._documents import (
@@ -110,7 +106,7 @@ class OMEStream:
             self._fates.close()
             raise
         self._caller: int | None = None  # the thread that has appended
-        _close_at_exit(self)
+        _running.add(self)
 
     # ---- frames ----------------------------------------------------------------------------------------------------
 
@@ -242,7 +238,7 @@ class OMEStream:
         finally:
             if self._engine.closed:
                 self._lock.release()
-                _open_streams.discard(self)
+                _running.discard(self)
 
     def __enter__(self) -> Self:
         return self
@@ -347,6 +343,10 @@ class OMEStream:
 
     # ---- the end ---------------------------------------------------------------------------------------------------
 
+    def _disown(self) -> None:
+        """Have nothing more to do with the dataset: in a forked child, it is the parent's."""
+        self._engine.disown()
+
     def _sync(self) -> None:
         """Have everything that was written on the medium: first what the journal speaks of, then the journal."""
         self._records.sync()
@@ -416,7 +416,7 @@ def create_stream(settings: AcquisitionSettings, *, resume: bool = False) -> OME
     """
     settings = settings.model_copy(deep=True)
     folder, sink_class = prepare(settings)
-    if any(stream.path == folder.root and not stream.closed for stream in list(_open_streams)):
+    if _running.writes_to(folder.root):
         raise DatasetInUseError(f"{folder.root} is being written by another stream of this process; close that first")
     going_on = resume and folder.root.exists()
     dataset = (reopen if going_on else begin)(settings, folder, sink_class)
@@ -450,49 +450,3 @@ def _check_json(value: Mapping[str, Any], what: str) -> None:
         encode(value).encode("utf-8")
     except (TypeError, ValueError, RecursionError) as error:
         raise MetadataError(f"{what} can't be written as JSON: {error}. Nothing was changed.") from error
-
-
-_open_streams: weakref.WeakSet[OMEStream] = weakref.WeakSet()
-
-
-def _close_at_exit(stream: OMEStream) -> None:
-    """Have the stream closed when the interpreter ends, if nobody else does it."""
-    _open_streams.add(stream)
-    # last in, first out: before the library that it writes with, which may be newly imported, ends its own threads
-    atexit.unregister(_close_open_streams)
-    atexit.register(_close_open_streams)
-
-
-def _close_open_streams() -> None:
-    """Write what streams still hold; each is closed, whatever becomes of the others."""
-    _close_all(list(_open_streams))
-
-
-def _close_abandoned_streams() -> None:
-    """Write what streams hold that no running thread appends to any more.
-
-    Called when the main thread ends. The threads of ``concurrent.futures``, which zarr-python writes with, still work
-    then, and no longer when functions registered with ``atexit`` are called. Other threads may still run then, too.
-    """
-    running = {thread.ident for thread in threading.enumerate()} - {threading.main_thread().ident}
-    _close_all([stream for stream in _open_streams if stream._caller not in {None, *running}])  # noqa: SLF001
-
-
-def _disown_all() -> None:
-    """Leave all streams to the parent: called in a forked child, which has their objects but none of their threads."""
-    for stream in list(_open_streams):
-        stream._engine.disown()  # noqa: SLF001
-    _open_streams.clear()
-
-
-def _close_all(streams: list[OMEStream]) -> None:
-    with ExitStack() as every_one:
-        for stream in streams:
-            every_one.callback(stream.close)
-
-
-# Functions registered here are called last in, first out: this one before that of concurrent.futures, imported above.
-# Python has had it since 3.9 for such uses, without documenting it; without it, streams are closed later.
-getattr(threading, "_register_atexit", atexit.register)(_close_abandoned_streams)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_disown_all)
