@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from operator import floordiv
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -26,6 +25,7 @@ from ome_writers.settings import DTYPES
 
 from ._earlier import EarlierFrames, read_layer
 from ._encoding import Encoder, crc32c, encoder
+from ._grid import Cell, ShardGrid
 from ._journal import JOURNAL_FILE, Journal
 from ._shards import WRITING_FOLDER, OpenFiles, Shard, write_file
 
@@ -36,8 +36,6 @@ _MAX_WORKERS: Final = 8
 _MUCH_BYTES: Final = 1 << 24
 _MOST_NAMED: Final = 10  # shards, in the message of an error
 _BLOSC_MAX_BYTES: Final = (1 << 31) - 1 - 16  # c-blosc 1: BLOSC_MAX_BUFFERSIZE
-
-Cell = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,21 +108,7 @@ class DirectSink(LayerSink):
         self._chunk_bytes = math.prod(geometry.chunks) * np.dtype(geometry.dtype).itemsize
         self._at_once = max(1, _APPEND_BYTES // self._chunk_bytes)
         self._sharded = geometry.shards is not None
-        self._per_shard = tuple(
-            s // c for s, c in zip(geometry.shards or geometry.chunks, geometry.chunks, strict=True)
-        )
-        self._grid = tuple(
-            None if n is None else -(-n // c) for n, c in zip(geometry.shape, geometry.chunks, strict=True)
-        )
-        self._plane = geometry.layer_shape[:2]
-        self._whole_layers = all(n <= count for n, count in zip(self._plane, self._per_shard[-2:], strict=True))
-        self._chunks_per_shard = math.prod(self._per_shard)
-        self._unbounded_axis = geometry.unbounded_axis
-        self._shard_steps = (
-            0 if self._unbounded_axis is None else (geometry.shards or geometry.chunks)[self._unbounded_axis]
-        )
-        others = zip(self._grid, self._per_shard, strict=True)
-        self._shards_per_step = math.prod(-(-n // s) for n, s in others if n is not None)
+        self._grid = ShardGrid(geometry)
         self._shards: dict[tuple[int, Cell], Shard] = {}
         self._growth = [_Growth() for _ in self._folders]
         self._lock = threading.Lock()  # of the two above
@@ -141,7 +125,7 @@ class DirectSink(LayerSink):
         if not self._sharded:
             self._write_files(array, cell, first_row, chunks)
             return
-        for where, slots, part in self._parts(cell, first_row, chunks):
+        for where, slots, part in self._grid.parts(cell, first_row, chunks):
             shard = self._shard(array, where)
             if self._encode is None:
                 pieces = [part] if part.flags.c_contiguous else list(part)
@@ -151,9 +135,9 @@ class DirectSink(LayerSink):
 
     def write_layers(self, array: int, cells: Sequence[Cell], layers: Sequence[Block]) -> None:
         """Append several layers to their shard together."""
-        where = (*map(floordiv, cells[0], self._per_shard), 0, 0)
-        slots = [slot for cell in cells for slot in self._slots_of(cell, 0, *self._plane)]
-        shard = self._shard(array, where)
+        grid = self._grid
+        slots = [slot for cell in cells for slot in grid.slots_of(cell, 0, *grid.plane)]
+        shard = self._shard(array, grid.shard_of(cells[0]))
         chunks = (chunk for layer in layers for row in layer for chunk in row)
         if self._encode is None:
             self._append_raw(shard, slots, layers, chunks)
@@ -164,8 +148,8 @@ class DirectSink(LayerSink):
         """Take note that a layer is not written, so that its shard is known to be complete."""
         if not self._sharded:
             return
-        layer = np.empty((*self._plane, 0), np.uint8)
-        for where, slots, _ in self._parts(cell, 0, layer):
+        layer = np.empty((*self._grid.plane, 0), np.uint8)
+        for where, slots, _ in self._grid.parts(cell, 0, layer):
             shard = self._shard(array, where)
             with shard.lock:
                 self._count(shard, len(slots))
@@ -178,7 +162,7 @@ class DirectSink(LayerSink):
         OSError
             If a chunk is not there or can't be decoded.
         """
-        return read_layer(self._folders[array], self._document, cell, self._plane)
+        return read_layer(self._folders[array], self._document, cell, self._grid.plane)
 
     def sync(self) -> None:
         """Have all shards that are being written, and then the journal, on the medium.
@@ -206,7 +190,7 @@ class DirectSink(LayerSink):
 
     def readable_extent(self, array: int) -> int | None:
         """Return the extent of complete shards; a shard that is being written can't be read."""
-        return self._growth[array].steps * self._shard_steps if self._sharded else None
+        return self._growth[array].steps * self._grid.shard_steps if self._sharded else None
 
     def close(self) -> None:
         """Complete all shards with the chunks that they have; every one is tried.
@@ -241,33 +225,6 @@ class DirectSink(LayerSink):
                 write_file(self._final(array, where), self._temporary(array, where), data, durable=self._durable)
 
     # ---- shards ----------------------------------------------------------------------------------------------------
-
-    def _parts(self, cell: Cell, first_row: int, chunks: Block) -> Iterator[tuple[Cell, Sequence[int], Block]]:
-        """Yield (place of a shard, slots in its index, chunks) for each shard that rows of chunks belong to."""
-        index = tuple(c // n for c, n in zip(cell, self._per_shard, strict=False))
-        if self._whole_layers:
-            yield (*index, 0, 0), self._slots_of(cell, first_row, chunks.shape[0], self._plane[1]), chunks
-            return
-        tall, wide = self._per_shard[-2:]
-        last_row = first_row + chunks.shape[0]
-        for top in range(first_row - first_row % tall, last_row, tall):
-            rows = slice(max(top, first_row), min(top + tall, last_row))
-            for left in range(0, self._plane[1], wide):
-                columns = slice(left, min(left + wide, self._plane[1]))
-                own = self._slots_of(cell, rows.start - top, rows.stop - rows.start, columns.stop - left)
-                part = chunks[rows.start - first_row : rows.stop - first_row, columns]
-                yield (*index, top // tall, left // wide), own, part
-
-    def _slots_of(self, cell: Cell, first_row: int, rows: int, columns: int) -> Sequence[int]:
-        """Return the places in the index of a shard of the first chunks of some of its rows in a layer."""
-        layer = 0
-        for place, count in zip(cell, self._per_shard, strict=False):
-            layer = layer * count + place % count
-        tall, wide = self._per_shard[-2:]
-        first = (layer * tall + first_row) * wide
-        if rows == 1 or columns == wide:
-            return range(first, first + rows * columns)
-        return [start + column for start in range(first, first + rows * wide, wide) for column in range(columns)]
 
     def _append_raw(self, shard: Shard, slots: Sequence[int], pieces: Sequence[Any], chunks: Iterable[Any]) -> None:
         """Append chunks as they are; pieces are their bytes, cut in any way."""
@@ -325,16 +282,10 @@ class DirectSink(LayerSink):
         with self._lock:
             shard = self._shards.get(key)
             if shard is None:
-                expected = math.prod(
-                    n if count is None else min(n, count - w * n)
-                    for w, n, count in zip(where, self._per_shard, self._grid, strict=True)
-                )
+                expected = math.prod(map(len, self._grid.chunks_in(where))) - self._settled(array, where)
                 final, temporary = self._final(array, where), self._temporary(array, where)
-                expected -= self._settled(array, where)
                 earlier = final if self._earlier is not None and final.exists() else None
-                shard = Shard(
-                    final, temporary, self._chunks_per_shard, expected, array=array, where=where, earlier=earlier
-                )
+                shard = Shard(final, temporary, self._grid.slots, expected, array=array, where=where, earlier=earlier)
                 self._shards[key] = shard
             return shard
 
@@ -356,9 +307,9 @@ class DirectSink(LayerSink):
         finally:
             shard.close()
             self._files.forget(shard)
-        if (axis := self._unbounded_axis) is not None:
+        if (axis := self._grid.unbounded_axis) is not None:
             with self._lock:
-                self._growth[shard.array].count(shard.where[axis], self._shards_per_step)
+                self._growth[shard.array].count(shard.where[axis], self._grid.shards_per_step)
 
     def _try_to_complete(self, failed: list[_Failure], shard: Shard) -> None:
         try:
@@ -369,11 +320,7 @@ class DirectSink(LayerSink):
 
     def _layers_in(self, shard: Shard) -> set[tuple[int, Cell]]:
         """Return the layers that a shard holds chunks of."""
-        inside_of_all = np.stack(np.unravel_index(shard.slots(), self._per_shard))[:-2].T.tolist()
-        return {
-            (shard.array, tuple(w * n + i for w, n, i in zip(shard.where, self._per_shard, inside, strict=False)))
-            for inside in inside_of_all
-        }
+        return {(shard.array, cell) for cell in self._grid.layers_in(shard.where, shard.slots())}
 
     # ---- going on with a dataset -----------------------------------------------------------------------------------
 
@@ -381,30 +328,20 @@ class DirectSink(LayerSink):
         """Return how many chunks of a shard belong to layers that were written or skipped by earlier streams."""
         if self._earlier is None:
             return 0
-        steps = [
-            range(w * n, (w + 1) * n if count is None else min((w + 1) * n, count))
-            for w, n, count in zip(where, self._per_shard, self._grid, strict=True)
-        ]
+        steps = self._grid.chunks_in(where)
         layers = sum(self._earlier.settled(array, cell) for cell in itertools.product(*steps[:-2]))
         return layers * len(steps[-2]) * len(steps[-1])
 
     def _count_settled_shards(self) -> None:
         """Count, along the unbounded axis, the shards that earlier streams have completed."""
-        axis = self._unbounded_axis
-        if self._earlier is None or axis is None or not self._sharded:
+        if self._earlier is None or self._grid.unbounded_axis is None or not self._sharded:
             return
-        step = self._earlier.whole_steps // self._shard_steps
-        counts = [step + 1 if n is None else -(-n // s) for n, s in zip(self._grid, self._per_shard, strict=True)]
-        grid = [range(step if i == axis else 0, n) for i, n in enumerate(counts)]
+        step = self._earlier.whole_steps // self._grid.shard_steps
         for array, growth in enumerate(self._growth):
             growth.steps = step
-            for where in itertools.product(*grid):
-                inside = (
-                    n if c is None else min(n, c - w * n)
-                    for w, n, c in zip(where, self._per_shard, self._grid, strict=True)
-                )
-                if self._settled(array, where) == math.prod(inside):
-                    growth.count(step, self._shards_per_step)
+            for where in itertools.product(*self._grid.shards_at(step)):
+                if self._settled(array, where) == math.prod(map(len, self._grid.chunks_in(where))):
+                    growth.count(step, self._grid.shards_per_step)
 
     def _close_journal(self) -> None:
         self._journal.close(remove=not self._shards and not any(self._writing.glob("*")))
