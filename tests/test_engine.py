@@ -14,11 +14,11 @@ import tempfile
 import threading
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Never, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -516,7 +516,7 @@ def test_whoever_waits_for_memory_has_all_workers_make_room(start: Start, monkey
     buffer = BufferSettings(max_bytes=3 * least_memory(small(), MemoryLayerSink, 1), workers=2)
     rig = start({"t": (10, 2), **YX}, kind=MemoryLayerSink, faults=Faults(gate=gate), buffer=buffer, workers=workers)
     thread, errors = in_thread(lambda: rig.append_numbered(10))
-    wait_until(lambda: workers._pending - len(workers._tasks) == 2)  # that many are being carried out
+    wait_until(lambda: workers._running == 2)  # that many are being carried out
     gate.set()
     thread.join(20)
     assert not thread.is_alive()
@@ -1040,19 +1040,49 @@ def test_ctrl_c_on_the_way_to_the_writers_names_what_is_lost(
 
 
 @SINKS
-def test_ctrl_c_in_close_names_what_is_lost(
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_ctrl_c_in_close_when_the_writers_get_what_is_left(
+    start: Start, kind: type[MemorySink], when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next close hands it over, if it has to: nothing is lost, and nothing written twice."""
+    rig = start({"t": (4, 4), "p": (3,), **YX}, kind=kind, batch=2)
+    rig.append_numbered(7)
+    rig.workers.wait()
+    submit = rig.workers.submit
+
+    def interrupted(task: Callable[[], None], *shard: Hashable) -> Never:
+        if when == "after":
+            submit(task, *shard)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.workers, "submit", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            rig.close()
+        if when == "after":
+            patch.setattr(rig.workers, "submit", submit)
+            rig.workers.wait()
+    assert rig.sink.closed == 0
+    rig.close()
+    assert rig.engine.stats().frames_written == 7
+    assert rig.sink.closed == 1
+
+
+@SINKS
+def test_what_close_can_not_hand_over_is_named(
     start: Start, kind: type[MemorySink], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When close is interrupted before the writers have what is left, the next one tells which frames are lost."""
+    """Whatever goes wrong on the way from the assembly to the writers: close ends, and says what it has cost."""
     rig = start({"t": (4, 4), "p": (3,), **YX}, kind=kind, batch=2)
     rig.append_numbered(7)
     rig.workers.wait()
     before = rig.engine.stats().frames_written
-    with monkeypatch.context() as patch:
-        patch.setattr(rig.assembly, "tasks", _interrupted(lambda: None))
-        with pytest.raises(KeyboardInterrupt):
-            rig.close()
-    with pytest.raises(WriteError, match="KeyboardInterrupt") as caught:
+
+    def fail(*_: object) -> Never:
+        raise ValueError("no tasks")
+
+    monkeypatch.setattr(rig.assembly, "tasks", fail)
+    with pytest.raises(WriteError, match="no tasks") as caught:
         rig.close()
     assert len(list(itertools.chain(*caught.value.frames))) == 7 - before
     assert rig.engine.stats().frames_written == before
@@ -1095,7 +1125,7 @@ def test_a_dead_writer_thread_is_noticed(start: Start, kind: type[MemorySink]) -
     rig.append_numbered(2)
     with pytest.raises(OMEWritersError, match="ended unexpectedly"):
         rig.engine.flush()
-    rig.workers._pending = 0  # so that the engine can be closed
+    rig.workers._tasks.clear()  # so that the engine can be closed
 
 
 # ---- skipping ------------------------------------------------------------------------------------------------------

@@ -214,6 +214,9 @@ class Interruption:
             sys.setprofile(None)
             gc.enable()
 
+    def _strike(self) -> None:
+        raise KeyboardInterrupt
+
     def _look(self, frame: FrameType, event: str, arg: Any) -> None:
         watched = frame.f_code in self._codes
         if watched and event in ("call", "return"):
@@ -222,7 +225,7 @@ class Interruption:
             return
         if self._seen == self._moment:
             self.raised = True
-            raise KeyboardInterrupt
+            self._strike()
         self._seen += 1
 
 
@@ -613,9 +616,9 @@ def test_workers_are_told_which_shard_a_layer_goes_to(
     monkeypatch.setattr(stream._engine._workers, "submit", noted)
     for frame in random_pixels((4, *stream._engine._frame_shape), "uint16"):
         stream.append(frame)
-    stream.close()
     assert set(found) == shards
     assert len(found) >= 4
+    stream.close()
 
 
 def test_ctrl_c_ends_the_waiting_for_a_sync_not_the_stream(tmp_path: Path) -> None:

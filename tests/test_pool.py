@@ -233,7 +233,7 @@ def test_a_call_without_a_task_does_no_harm() -> None:
     workers._calls.put(True)
     workers.stop()
     assert sorted(done) == list(range(5))
-    assert workers._pending == 0
+    assert (workers._running, len(workers._tasks)) == (0, 0)
 
 
 def _hold_first(workers: Workers) -> threading.Event:

@@ -62,6 +62,11 @@ class DatasetLock:
             os.write(self._file, b" %d\n" % os.getpid())
         _held.add(self)
 
+    @property
+    def held(self) -> bool:
+        """Whether it is held still."""
+        return self._file is not None
+
     def release(self) -> None:
         """Let others write; does nothing when called again."""
         with self._releasing:

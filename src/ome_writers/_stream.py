@@ -106,6 +106,8 @@ class OMEStream:
             self._fates.close()
             raise
         self._caller: int | None = None  # the thread that has appended
+        self._inside: int | None = None  # the thread that is in a call of the engine
+        self._close_after_call = False
         _running.add(self)
 
     # ---- frames ----------------------------------------------------------------------------------------------------
@@ -142,8 +144,13 @@ class OMEStream:
         -----
         After any of the first four the stream is as it was: the next frame lands where this one would have.
         """
-        self._caller = threading.get_ident()
-        self._engine.append(frame, frame_metadata)
+        self._caller = self._inside = threading.get_ident()
+        try:
+            self._engine.append(frame, frame_metadata)
+        finally:
+            self._inside = None
+            if self._close_after_call:
+                self.close()
 
     def skip(self, *, frames: int = 1) -> None:
         """Leave out the next frames in acquisition order; they read as 0.
@@ -162,7 +169,8 @@ class OMEStream:
         WriteError, StreamClosedError
             As for :meth:`append`.
         """
-        self._engine.skip(frames)
+        with self._call():
+            self._engine.skip(frames)
 
     def flush(self) -> None:
         """Wait until every block that is complete is written, and so are the records of all frames so far.
@@ -172,7 +180,8 @@ class OMEStream:
         WriteError, StreamClosedError
             As for :meth:`append`.
         """
-        self._engine.flush()
+        with self._call():
+            self._engine.flush()
         try:
             self._records.drain()
         except OSError as error:
@@ -180,12 +189,23 @@ class OMEStream:
                 f"the records of frames can't be written: {error}; they are kept for the next try"
             ) from error
 
+    @contextmanager
+    def _call(self) -> Iterator[None]:
+        """Carry out a call of the engine, then close if a signal handler has asked for it meanwhile; as append does."""
+        self._inside = threading.get_ident()
+        try:
+            yield
+        finally:
+            self._inside = None
+            if self._close_after_call:
+                self.close()
+
     # ---- state -----------------------------------------------------------------------------------------------------
 
     @property
     def closed(self) -> bool:
-        """Whether the stream is closed."""
-        return self._engine.closed
+        """Whether the stream is closed, and others may write to the dataset."""
+        return self._engine.closed and not self._lock.held
 
     @property
     def stats(self) -> StreamStats:
@@ -210,7 +230,8 @@ class OMEStream:
     def close(self) -> None:
         """Write what is left, complete the metadata and release everything; does nothing when already closed.
 
-        Another thread that closes waits until that is done. After Ctrl-C the next call goes on where this one was.
+        Another thread that closes waits until that is done. After Ctrl-C the next call goes on where this one was. In a
+        signal handler that has interrupted another call of this stream, it is done when that call ends.
 
         Raises
         ------
@@ -218,6 +239,9 @@ class OMEStream:
             If something could not be written, now or earlier (also an OSError); names the frames that are not on
             disk. Everything is released all the same.
         """
+        if self._inside == threading.get_ident():
+            self._close_after_call = True
+            return
         try:
             self._engine.close(
                 (
@@ -257,7 +281,10 @@ class OMEStream:
                 error.frames = at_close.frames
 
     def __del__(self) -> None:
-        if "_engine" not in self.__dict__ or self._engine.closed:
+        if "_engine" not in self.__dict__:
+            return
+        if self._engine.closed:
+            self._lock.release()  # Ctrl-C may have kept close from it
             return
         try:
             if self._engine.appended:

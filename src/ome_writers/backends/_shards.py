@@ -61,8 +61,8 @@ class Shard:
     """
 
     __slots__ = (
-        "_dirty", "_index", "_size", "_unsynced", "array", "earlier", "expected", "file", "final", "lock", "temporary",
-        "where",
+        "_complete_size", "_dirty", "_index", "_size", "_unsynced", "array", "earlier", "expected", "file", "final",
+        "lock", "temporary", "where",
     )  # fmt: skip
 
     def __init__(
@@ -79,6 +79,7 @@ class Shard:
         self.file: FileIO | None = None
         self._index = np.full((slots, 2), _MISSING, "<u8")
         self._size = 0
+        self._complete_size: int | None = None  # of the file, index and all, when it has been begun to complete it
         self._dirty = False  # whether it may hold bytes that are not on the medium
         self._unsynced: OSError | None = None  # the error after which nobody knows what is on the medium
 
@@ -178,6 +179,13 @@ class Shard:
                 raise
         self._dirty = False
 
+    @property
+    def in_place(self) -> bool:
+        """Whether the file has its final name: when Ctrl-C comes just then, nobody else knows."""
+        if self._complete_size is None or self.temporary.exists():
+            return False
+        return self.final.exists() and self.final.stat().st_size == self._complete_size
+
     def finish(self, *, durable: bool = False) -> None:
         """Write the index, close the file and give it its final name; when this fails, it can be tried again.
 
@@ -187,9 +195,9 @@ class Shard:
             Whether to have it on the medium before, and its name after that.
         """
         index = self._index.tobytes()
-        file = self._opened()
+        file, self._complete_size = self._opened(), self._size + len(index) + 4
         write_all(file, self._size, index, crc32c(index).to_bytes(4, "little"))
-        file.truncate(self._size + len(index) + 4)  # of what an append has left that failed half-way
+        file.truncate(self._complete_size)  # of what an append has left that failed half-way
         if durable:
             self._dirty = True
             self.sync()
@@ -197,7 +205,11 @@ class Shard:
         _files.make_folder(self.final.parent, durable=durable)
         _files.system.replace(self.temporary, self.final)
         if durable:
-            _files.system.sync_folder(self.final.parent)
+            self.sync_name()
+
+    def sync_name(self) -> None:
+        """Have the final name on the medium."""
+        _files.system.sync_folder(self.final.parent)
 
     def discard(self) -> None:
         """Remove the file of a shard without chunks, which is there when its first append has failed."""

@@ -193,7 +193,7 @@ class DirectSink(LayerSink):
         return self._growth[array].steps * self._grid.shard_steps if self._sharded else None
 
     def close(self) -> None:
-        """Complete all shards with the chunks that they have; every one is tried.
+        """Complete all shards with the chunks that they have; every one is tried, when called again what is left.
 
         Raises
         ------
@@ -301,6 +301,9 @@ class DirectSink(LayerSink):
         try:
             if shard.empty:
                 shard.discard()
+            elif shard.in_place:
+                if self._durable:
+                    shard.sync_name()
             else:
                 self._files.use(shard)
                 shard.finish(durable=self._durable)
@@ -316,7 +319,8 @@ class DirectSink(LayerSink):
             self._complete(shard)
         except Exception as error:  # noqa: BLE001  close raises it when it has tried all
             failed.append(_Failure(shard.final, error, self._layers_in(shard)))
-        self._shards.pop((shard.array, shard.where), None)  # not after Ctrl-C: the next close goes on with it
+        else:
+            self._shards.pop((shard.array, shard.where), None)  # the others are tried again by the next close
 
     def _layers_in(self, shard: Shard) -> set[tuple[int, Cell]]:
         """Return the layers that a shard holds chunks of."""
@@ -344,7 +348,8 @@ class DirectSink(LayerSink):
                     growth.count(step, self._grid.shards_per_step)
 
     def _close_journal(self) -> None:
-        self._journal.close(remove=not self._shards and not any(self._writing.glob("*")))
+        incomplete = self._shards or (self._writing.exists() and any(self._writing.iterdir()))
+        self._journal.close(remove=not incomplete)
 
     def _remove_folder(self) -> None:
         with suppress(OSError):  # what could not be completed is still in it

@@ -90,7 +90,7 @@ class Deliveries:
                 self._fail(error, parcel)
             raise
 
-    def send_rest(self) -> None:
+    def call_for_rest(self) -> None:
         """Have all small parcels written, also one that an interruption has left without a task."""
         if self._ready:
             self._call_for_ready()

@@ -85,9 +85,12 @@ class Engine:
         self._frames = 0  # taken or skipped: the number of the next one
         self._skipped = 0
         self._noted = 0  # of these: workers write notes of them, before their pixels
+        self._giving_up = False  # a worker may be about to give up what the assembly holds
+        self._all_sent = False  # for good
         self._closing = False
         self._last_steps = LastSteps(lambda error: self._fail(error, None))
         self._closed = False
+        self._told = False  # by close, what has gone wrong
         self._forked = False
         self._lock = threading.RLock()  # of the caller's side
         workers.when_idle = self._when_idle
@@ -115,7 +118,7 @@ class Engine:
     def disown(self) -> None:
         """Have nothing more to do with the dataset: in a forked child, it is the parent's."""
         self._lock = threading.RLock()  # which another thread of the parent may have held
-        self._closing = self._closed = self._forked = True
+        self._closing = self._closed = self._told = self._forked = True
 
     @property
     def frames(self) -> int:
@@ -201,9 +204,11 @@ class Engine:
         with self._lock:
             self._raise_if_unusable()
             if self._assembly.in_order:
-                self._deliveries.send(self._assembly.rest())
-            self._deliveries.send_rest()
+                self._giving_up = True
+                self._workers.submit(self._send_rest)
+            self._deliveries.call_for_rest()
             self._workers.wait()
+            self._giving_up = False
             self._raise_if_failed()
             self._upkeep.sync()
             self._raise_if_failed()
@@ -221,26 +226,41 @@ class Engine:
         ----------
         steps : iterable of callable
             Close the sink and complete the metadata; each is tried, whether or not all could be written and whatever
-            becomes of the others. One that is interrupted is called again. They are those of the first call.
+            becomes of the others, and may be called again when it was interrupted, or just after it. They are those of
+            the first call.
         """
         with self._lock:  # whoever comes second waits until all is done
-            if self._closed or self._last_steps.under_way:  # the latter: a signal handler closes in the middle of this
+            if self._last_steps.under_way:  # a signal handler closes in the middle of this
+                return
+            if self._closed:
+                self._tell()
                 return
             # Ctrl-C may strike anywhere: close goes on where it was when it is called again
             self._closing = True
             if not self._last_steps.known:
                 with suppress(OSError):  # tried again below; here so that a crash from now on finds all frames noted
                     self._fates.drain()
-                self._deliveries.send(self._assembly.rest())
-                self._deliveries.send_rest()
+                if self._workers.ended:
+                    self._send_all()  # nobody else does
+                elif not self._all_sent:
+                    self._workers.submit(self._send_all)
                 self._workers.stop()
                 self._upkeep.sync()
                 self._last_steps.take((self._records.close, self._fates.close, *steps))
             interrupted = self._last_steps.carry_out()
             self._closed = True
             self._pool.clear()
-            if interrupted:
+            if interrupted is None:
+                self._tell()
+            elif self._failures.first is not None:  # the next close raises what it is
+                raise interrupted from self._failures.first
+            else:
                 raise interrupted
+
+    def _tell(self) -> None:
+        """Raise what has gone wrong, once."""
+        if not self._told:
+            self._told = True
             self._raise_if_failed()
 
     def stats(self) -> StreamStats:
@@ -278,6 +298,17 @@ class Engine:
         self._workers.hurry()
 
     # ---- in a worker -----------------------------------------------------------------------------------------------
+
+    def _send_rest(self) -> None:
+        """Hand over what the assembly holds: in a worker, where no Ctrl-C comes between giving up and handing over."""
+        with suppress(BaseException):  # a thread's edge; it was noted
+            self._deliveries.send(self._assembly.rest())
+
+    def _send_all(self) -> None:
+        """Have everything written that the caller has handed in."""
+        self._send_rest()
+        self._deliveries.call_for_rest()
+        self._all_sent = True
 
     def _before_writing(self) -> None:
         """Write what is known of the frames before the frames themselves: what is on disk is known after a crash."""
@@ -330,6 +361,9 @@ class Engine:
             raise StreamClosedError("the stream belongs to the process that this one was forked from; use it there")
         if self._closing:
             raise StreamClosedError("the stream is closed; create another one to write more frames")
+        if self._giving_up:  # flush was interrupted
+            self._workers.wait()
+            self._giving_up = False
         self._raise_if_failed()
 
     def _raise_if_failed(self) -> None:

@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterable
 class LastSteps:
     """Steps of which each is tried, whatever becomes of the others; after Ctrl-C they go on where they were.
 
+    A step that is interrupted is called again at once, so that one Ctrl-C does not cost what is nearly done. It may be
+    called once more after it was carried out, when Ctrl-C comes just then.
+
     Parameters
     ----------
     on_error : callable
@@ -35,27 +38,34 @@ class LastSteps:
         self._left = deque(steps)
 
     def carry_out(self) -> BaseException | None:
-        """Do what is left to do, and return the first interruption; one that is interrupted is called again."""
+        """Do what is left to do, and return the first interruption.
+
+        Raises
+        ------
+        BaseException
+            If a step is interrupted twice: it and those after it are still to be done.
+        """
         first = None
         try:
             self.under_way = True
             while self._left:
                 interrupted = self._do(self._left[0])
-                self._left.popleft()  # not before: an interruption from outside of a step must not drop it
+                self._left.popleft()  # not before: it is done only now
                 first = first or interrupted
         finally:
             self.under_way = False
         return first
 
     def _do(self, step: Callable[[], None]) -> BaseException | None:
-        interrupted = None
-        for _ in range(2):
+        interrupted: BaseException | None = None
+        while True:
             try:
                 step()
             except Exception as error:  # noqa: BLE001  raised by whoever closes, after everything was tried
                 self._on_error(error)
-            except BaseException as error:  # noqa: BLE001  Ctrl-C: raised by whoever closes, too
-                interrupted = interrupted or error
+            except BaseException as error:  # Ctrl-C: raised by whoever closes, too
+                if interrupted is not None:
+                    raise  # whoever asks twice does not want to wait
+                interrupted = error
                 continue
-            break
-        return interrupted
+            return interrupted

@@ -59,7 +59,7 @@ class Workers:
         self._reserve_calls: SimpleQueue[bool] = SimpleQueue()
         self._tasks: deque[tuple[Hashable, Task]] = deque()  # that wait, each with its shard
         self._shards: dict[Hashable, int] = {}  # that are being written to: by how many threads
-        self._pending = 0
+        self._running = 0  # tasks; of these only the threads keep count, which Ctrl-C does not reach
         self.when_idle: Callable[[], None] | None = None
         self.ahead: Callable[[], bool] | None = None
         self._working_ahead = threading.Lock()
@@ -81,13 +81,12 @@ class Workers:
             raise
 
     def submit(self, task: Task, shard: Hashable = None) -> None:
-        """Queue a task, that of a shard (any name for it) or of none."""
+        """Queue a task, that of a shard (any name for it) or of none; a task may call this, too."""
         with self._lock:  # in this order: Ctrl-C in between must not leave a task to wait for that nobody is called for
             self._call(self._calls, self.count)
             self._tasks.append((shard, task))
-            self._pending += 1
-            self._hurry = False  # who submits does not wait
-            if len(self._tasks) > self._backlog:
+            self._hurry = self._waiting  # who submits does not wait, unless it is a task that does
+            if self._hurry or len(self._tasks) > self._backlog:
                 self._call(self._reserve_calls, self._reserve)
 
     def hurry(self) -> None:
@@ -101,12 +100,17 @@ class Workers:
         if calls.qsize() < threads:
             calls.put(True)
 
+    @property
+    def ended(self) -> bool:
+        """Whether threads have ended, as they do after :meth:`stop`."""
+        return self._ended
+
     def wait(self) -> None:
         """Wait until all tasks submitted so far are done."""
         self.hurry()
         while True:
             with self._lock:
-                if self._pending <= 0:
+                if not self._tasks and not self._running:
                     return
                 self._waiting = True
             # not Thread.is_alive(): interrupted by Ctrl-C, that of Python 3.11 takes a thread for dead
@@ -170,6 +174,7 @@ class Workers:
             del self._tasks[number]
             if shard is not None:
                 self._shards[shard] = self._shards.get(shard, 0) + 1
+            self._running += 1
             return shard, task
 
     def _work_ahead(self) -> bool:
@@ -190,8 +195,8 @@ class Workers:
                     self._shards[shard] -= 1
                 else:
                     del self._shards[shard]
-            self._pending -= 1
-            wake = self._waiting and self._pending <= 0
+            self._running -= 1
+            wake = self._waiting and not self._tasks and not self._running
             self._waiting = self._waiting and not wake
         if wake:
             self._done.put(None)

@@ -1,0 +1,297 @@
+"""Ctrl-C and handlers of signals, at every moment at which CPython looks for signals: nothing is lost silently."""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ome_writers import OMEStream
+from ome_writers._dataset import DatasetFolder
+from ome_writers._lock import DatasetLock, check_unlocked
+from ome_writers.backends import _shards
+from ome_writers.backends._shards import WRITING_FOLDER
+from ome_writers.backends.direct import DirectSink
+from ome_writers.engine import RecordLog, Workers, _workers
+from ome_writers.errors import DatasetInUseError, StreamClosedError, WriteError
+from ome_writers.testing.datasets import Axes, random_pixels
+from readers import assert_holds, read_images
+from test_last_faults import LIMIT, Interruption, in_time, opened, shape_of
+
+pytestmark = pytest.mark.timeout(60)
+
+PARTLY_FILLED: Axes = {"t": (None, 4, 2), "y": (4, 2, 1), "x": (3,)}
+
+
+class Handled(Interruption):
+    """Calls a function there instead, as a handler of a signal would be called."""
+
+    def __init__(self, moment: int, handler: Callable[[], None], *functions: Any) -> None:
+        super().__init__(moment, *functions)
+        self._handler = handler
+        self.done = False
+
+    def _strike(self) -> None:
+        sys.setprofile(None)
+        self._handler()
+        self.done = True
+
+
+@pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")  # Python's own
+@pytest.mark.parametrize("moment", [*range(120), *range(120, 2000, 199)])
+def test_ctrl_c_anywhere_in_close(tmp_path: Path, moment: int) -> None:
+    """Layers that lack frames, which only close hands over, are on disk after the next close, whenever Ctrl-C came."""
+    stream = opened(tmp_path, PARTLY_FILLED)
+    frames = random_pixels((6, 4, 3), "uint16")
+    for frame in frames:
+        stream.append(frame)
+    Interruption(moment, OMEStream.close).during(stream.close)
+    for _ in range(2):
+        stream.close()
+    assert stream.closed
+    assert_holds(stream.path, [frames])
+    check_unlocked(stream.path)
+
+
+@pytest.mark.parametrize("moment", range(70))
+@pytest.mark.parametrize("backend", ["direct", "acquire-zarr"])
+def test_ctrl_c_anywhere_in_flush(tmp_path: Path, moment: int, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next flush waits for all that there is, and frames after it land where they belong."""
+    if backend == "acquire-zarr":
+        pytest.importorskip("acquire_zarr")
+    monkeypatch.setattr(_workers, "_POLL_SECONDS", 0.001, raising=False)
+    stream = opened(tmp_path, {"t": (None, 1, 4), "y": (4,), "x": (3,)}, format=backend)
+    frames = random_pixels((9, 4, 3), "uint16")
+    for frame in frames[:5]:
+        stream.append(frame)
+    Interruption(moment, OMEStream.flush).during(stream.flush)
+    for frame in frames[5:]:
+        stream.append(frame)
+    stream.flush()
+    assert stream.stats.frames_written == 9
+    stream.close()
+    assert_holds(stream.path, [frames])
+
+
+@pytest.mark.parametrize("moment", range(0, 60, 3))
+def test_ctrl_c_where_a_task_is_queued_loses_no_count(tmp_path: Path, moment: int) -> None:
+    """A flush that comes later does not return while a worker is busy."""
+    workers, gate, done = Workers(2), threading.Event(), list[int]()
+
+    def task() -> None:
+        assert gate.wait(LIMIT)
+        done.append(1)
+
+    try:
+        for _ in range(3):
+            workers.submit(task)
+        Interruption(moment, Workers.submit).during(lambda: workers.submit(task))
+        threading.Timer(0.01, gate.set).start()
+        workers.wait()
+        assert len(done) in (3, 4)
+        assert not workers._tasks
+    finally:
+        gate.set()
+        workers.stop()
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(RecordLog, "close"), (DirectSink, "close"), (DatasetFolder, "write_text"), (_shards.Shard, "finish")],
+    ids=["records", "sink", "document", "shard"],
+)
+def test_ctrl_c_twice_leaves_the_step_to_the_next_close(
+    tmp_path: Path, owner: type, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asks twice gets away at once; nothing is taken for done that is not."""
+    stream = opened(tmp_path, {"t": (None, 1, 4), "y": (4, 2, 1), "x": (3,)})
+    frames = random_pixels((10, 4, 3), "uint16")
+    for number, frame in enumerate(frames):
+        stream.append(frame, frame_metadata={"delta_t": float(number)})
+    stream.flush()
+
+    original, interrupts = getattr(owner, name), [True]
+
+    def interrupted(*args: Any, **options: Any) -> Any:
+        if interrupts:
+            raise KeyboardInterrupt
+        return original(*args, **options)
+
+    monkeypatch.setattr(owner, name, interrupted)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            stream.close()
+        assert not stream.closed
+    interrupts.clear()
+    with pytest.raises(DatasetInUseError):
+        check_unlocked(stream.path)
+    stream.close()
+    assert stream.closed
+    assert_holds(stream.path, [frames])
+    assert json.loads((stream.path / "zarr.json").read_text())["attributes"]["ome_writers"]["completeness"]["closed"]
+    assert not (stream.path / WRITING_FOLDER).exists()
+
+
+@pytest.mark.parametrize("for_good", [False, True])
+def test_what_failed_before_ctrl_c_is_not_forgotten(
+    tmp_path: Path, for_good: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shard that can't be completed, then Ctrl-C in the next one: it is completed later, or its frames are named."""
+    stream = opened(tmp_path, {"t": (8, 1, 8), "y": (8, 4, 1), "x": (4,)})
+    frames = random_pixels((5, 8, 4), "uint16")
+    for frame in frames:
+        stream.append(frame)
+    finish, calls = _shards.Shard.finish, list[str]()
+
+    def failing(shard: _shards.Shard, **options: bool) -> None:
+        calls.append(shard.temporary.name)
+        if len(calls) == 1 or (for_good and calls[-1] == calls[0]):
+            raise OSError(28, "No space left on device")
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        finish(shard, **options)
+
+    monkeypatch.setattr(_shards.Shard, "finish", failing)
+    if for_good:
+        with pytest.raises(KeyboardInterrupt):
+            stream.close()
+        with pytest.raises(WriteError, match="No space left") as caught:
+            stream.close()
+        assert caught.value.frames == (range(5),)
+        return
+    with pytest.raises(KeyboardInterrupt):
+        stream.close()
+    stream.close()
+    assert_holds(stream.path, [np.concatenate([frames, np.zeros((3, 8, 4), np.uint16)])])
+
+
+@pytest.mark.parametrize("durability", ["process", "system"])
+def test_ctrl_c_when_a_shard_gets_its_name(tmp_path: Path, durability: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shard that is complete is not taken for lost because Ctrl-C came before anybody took note of it."""
+    stream = opened(tmp_path, {"t": (None, 1, 4), "y": (4, 2, 1), "x": (3,)}, durability=durability)
+    frames = random_pixels((6, 4, 3), "uint16")
+    for frame in frames:
+        stream.append(frame)
+    stream.flush()
+    finish, calls = _shards.Shard.finish, list[int]()
+
+    def interrupted(shard: _shards.Shard, **options: bool) -> None:
+        calls.append(1)
+        finish(shard, **options)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(_shards.Shard, "finish", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        stream.close()
+    stream.close()
+    assert stream.closed
+    assert_holds(stream.path, [frames])
+    assert not (stream.path / WRITING_FOLDER).exists()
+
+
+def test_shards_are_completed_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When there is no time for all of them, those are there whose frames came first."""
+    stream = opened(tmp_path, {"t": (4, 1, 4), "p": (3,), "y": (4,), "x": (3,)})
+    for frame in random_pixels((3, 4, 3), "uint16"):
+        stream.append(frame)
+    finish, found = _shards.Shard.finish, list[int]()
+
+    def noted(shard: _shards.Shard, **options: bool) -> None:
+        found.append(shard.array)
+        finish(shard, **options)
+
+    monkeypatch.setattr(_shards.Shard, "finish", noted)
+    stream.close()
+    assert found == sorted(found)
+    assert len(found) == 3
+
+
+@pytest.mark.parametrize("call", ["append", "skip", "flush"])
+@pytest.mark.parametrize("moment", range(0, 60, 4))
+def test_a_signal_handler_that_closes(tmp_path: Path, call: str, moment: int) -> None:
+    """In the middle of another call it closes when that is over: it waits for no lock that this thread holds."""
+    stream = opened(tmp_path, PARTLY_FILLED)
+    frames = random_pixels((6, 4, 3), "uint16")
+    for frame in frames[:5]:
+        stream.append(frame)
+    actions = {"append": lambda: stream.append(frames[5]), "skip": stream.skip, "flush": stream.flush}
+    inside = {"append": OMEStream.append, "skip": OMEStream.skip, "flush": OMEStream.flush}[call]
+    handled = Handled(moment, stream.close, inside)
+    errors = in_time(lambda: handled.during(actions[call]))
+    before = bool(errors)  # the call had not begun
+    assert [type(error) for error in errors] == [StreamClosedError] * before
+    if handled.done:
+        assert stream.closed
+    stream.close()
+    assert not before or moment < 10
+    held = frames if call == "append" and not before else frames[:5]
+    (array,) = read_images(stream.path)
+    assert np.array_equal(array[: len(held)], held)
+    assert shape_of(stream)[0] == (5 if before or call == "flush" else 6)
+
+
+def test_a_signal_handler_that_closes_in_the_middle_of_close(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does nothing, and the steps are done once."""
+    stream, close, calls = opened(tmp_path, PARTLY_FILLED), DirectSink.close, list[bool]()
+    frames = random_pixels((6, 4, 3), "uint16")
+    for frame in frames:
+        stream.append(frame)
+
+    def handled(sink: DirectSink) -> None:
+        calls.append(stream.closed)
+        stream.close()
+        close(sink)
+
+    monkeypatch.setattr(DirectSink, "close", handled)
+    stream.close()
+    assert calls == [False]
+    assert_holds(stream.path, [frames])
+
+
+@pytest.mark.parametrize("moment", range(40))
+def test_ctrl_c_after_everything_was_closed(tmp_path: Path, moment: int) -> None:
+    """The dataset is free once nobody has the stream any more, though nobody closed it again."""
+    stream = opened(tmp_path, PARTLY_FILLED)
+    stream.append(random_pixels((4, 3), "uint16"))
+    path = stream.path
+    Interruption(moment, DatasetLock.release).during(stream.close)
+    assert stream._engine.closed
+    del stream
+    gc.collect()
+    check_unlocked(path)
+
+
+def test_whoever_releases_a_lock_second_waits_for_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not to do it to whoever has it then."""
+    lock, unlink = DatasetLock(tmp_path), Path.unlink
+    inside, gate, released = threading.Event(), threading.Event(), list[int]()
+
+    def slow(path: Path, missing_ok: bool = False) -> None:
+        inside.set()
+        assert gate.wait(LIMIT)
+        unlink(path, missing_ok)
+
+    def release() -> None:
+        lock.release()
+        released.append(1)
+
+    monkeypatch.setattr(Path, "unlink", slow)
+    threads = [threading.Thread(target=release) for _ in range(2)]
+    threads[0].start()
+    assert inside.wait(LIMIT)
+    threads[1].start()
+    threads[1].join(0.05)
+    assert released == []
+    gate.set()
+    for thread in threads:
+        thread.join(LIMIT)
+    assert released == [1, 1]
+    check_unlocked(tmp_path)
