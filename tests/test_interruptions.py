@@ -23,7 +23,7 @@ from ome_writers.engine import RecordLog, Workers, _workers
 from ome_writers.errors import DatasetInUseError, StreamClosedError, WriteError
 from ome_writers.testing.datasets import Axes, random_pixels
 from readers import assert_holds, read_images
-from test_last_faults import LIMIT, Interruption, in_time, opened, shape_of
+from test_last_faults import LIMIT, UNSEEN, Interruption, in_time, opened, shape_of
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -44,7 +44,7 @@ class Handled(Interruption):
         self.done = True
 
 
-@pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")  # Python's own
+@UNSEEN
 @pytest.mark.parametrize("moment", [*range(120), *range(120, 2000, 199)])
 def test_ctrl_c_anywhere_in_close(tmp_path: Path, moment: int) -> None:
     """Layers that lack frames, which only close hands over, are on disk after the next close, whenever Ctrl-C came."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -106,7 +106,6 @@ class OMEStream:
             self._fates.close()
             raise
         self._caller: int | None = None  # the thread that has appended
-        self._inside: int | None = None  # the thread that is in a call of the engine
         self._close_after_call = False
         _running.add(self)
 
@@ -144,13 +143,8 @@ class OMEStream:
         -----
         After any of the first four the stream is as it was: the next frame lands where this one would have.
         """
-        self._caller = self._inside = threading.get_ident()
-        try:
-            self._engine.append(frame, frame_metadata)
-        finally:
-            self._inside = None
-            if self._close_after_call:
-                self.close()
+        self._caller = threading.get_ident()
+        self._call(self._engine.append, frame, frame_metadata)
 
     def skip(self, *, frames: int = 1) -> None:
         """Leave out the next frames in acquisition order; they read as 0.
@@ -169,8 +163,7 @@ class OMEStream:
         WriteError, StreamClosedError
             As for :meth:`append`.
         """
-        with self._call():
-            self._engine.skip(frames)
+        self._call(self._engine.skip, frames)
 
     def flush(self) -> None:
         """Wait until every block that is complete is written, and so are the records of all frames so far.
@@ -180,8 +173,7 @@ class OMEStream:
         WriteError, StreamClosedError
             As for :meth:`append`.
         """
-        with self._call():
-            self._engine.flush()
+        self._call(self._engine.flush)
         try:
             self._records.drain()
         except OSError as error:
@@ -189,14 +181,11 @@ class OMEStream:
                 f"the records of frames can't be written: {error}; they are kept for the next try"
             ) from error
 
-    @contextmanager
-    def _call(self) -> Iterator[None]:
-        """Carry out a call of the engine, then close if a signal handler has asked for it meanwhile; as append does."""
-        self._inside = threading.get_ident()
+    def _call(self, action: Callable[..., None], *given: Any) -> None:
+        """Carry out a call of the engine, then close if a signal handler has asked for it meanwhile."""
         try:
-            yield
+            action(*given)
         finally:
-            self._inside = None
             if self._close_after_call:
                 self.close()
 
@@ -239,7 +228,7 @@ class OMEStream:
             If something could not be written, now or earlier (also an OSError); names the frames that are not on
             disk. Everything is released all the same.
         """
-        if self._inside == threading.get_ident():
+        if self._engine.is_in_call:  # a signal handler closes
             self._close_after_call = True
             return
         try:

@@ -93,6 +93,7 @@ class Engine:
         self._told = False  # by close, what has gone wrong
         self._forked = False
         self._lock = threading.RLock()  # of the caller's side
+        self._in_call: int | None = None  # the thread that has it and is in the middle of a call
         workers.when_idle = self._when_idle
         workers.ahead = pool.make_ahead
         # of the workers' side
@@ -115,9 +116,15 @@ class Engine:
         """Whether :meth:`close` has been carried out to the end."""
         return self._closed
 
+    @property
+    def is_in_call(self) -> bool:
+        """Whether this thread is in the middle of a call: a signal handler asks, which must not begin another one."""
+        return self._in_call == threading.get_ident()
+
     def disown(self) -> None:
         """Have nothing more to do with the dataset: in a forked child, it is the parent's."""
         self._lock = threading.RLock()  # which another thread of the parent may have held
+        self._in_call = None
         self._closing = self._closed = self._told = self._forked = True
 
     @property
@@ -155,69 +162,15 @@ class Engine:
 
     def append(self, frame: object, metadata: Any) -> None:
         """Take one frame; see ``OMEStream.append``."""
-        with self._lock:
-            self._raise_if_unusable()
-            self._check_room(1)
-            text = encode_metadata(metadata)
-            pixels = as_frame(frame, self._frame_shape, self._dtype)
-            number = self._frames
-            parcel, slot = self._assembly.place(number)
-            parcel.put(slot, pixels, self._acquire)
-            try:
-                if text is not None:
-                    self._records.add(number, *self._router.locate(number), text)
-                self._frames = number + 1
-                self._fates.note(number, APPENDED)
-                self._noted = number + 1
-                if ready := self._assembly.mark(parcel, slot, stored=True):
-                    self._deliveries.send(ready)
-            except BaseException as error:  # Ctrl-C: nobody knows how far this frame got, and maybe its parcel
-                gone = not self._assembly.is_open(parcel)
-                if not gone and not parcel.stored[slot] and number < self._frames:
-                    self._fates.lose(number)  # its parcel will be written without it
-                self._fail(error, parcel, [number, *(self._assembly.frame_numbers(parcel) if gone else ())])
-                raise
+        self._call(self._append, frame, metadata)
 
     def skip(self, frames: int) -> None:
         """Leave out frames; see ``OMEStream.skip``."""
-        with self._lock:
-            self._raise_if_unusable()
-            if isinstance(frames, bool) or not isinstance(frames, int | np.integer) or frames < 1:
-                raise SettingsError(f"frames must be a whole number of 1 or more, not {frames!r}; nothing was skipped")
-            self._check_room(int(frames))
-            for _ in range(frames):
-                parcel, slot = self._assembly.place(self._frames)
-                try:
-                    self._frames += 1
-                    self._skipped += 1
-                    self._fates.note(self._frames - 1, SKIPPED)
-                    self._noted = self._frames
-                    if ready := self._assembly.mark(parcel, slot, stored=False):
-                        self._deliveries.send(ready)
-                except BaseException as error:  # as in append
-                    gone = not self._assembly.is_open(parcel)
-                    self._fail(error, parcel, self._assembly.frame_numbers(parcel) if gone else ())
-                    raise
+        self._call(self._skip, frames)
 
     def flush(self) -> None:
         """Wait until everything that can be written now is written, and announce it."""
-        with self._lock:
-            self._raise_if_unusable()
-            if self._assembly.in_order:
-                self._giving_up = True
-                self._workers.submit(self._send_rest)
-            self._deliveries.call_for_rest()
-            self._workers.wait()
-            self._giving_up = False
-            self._raise_if_failed()
-            self._upkeep.sync()
-            self._raise_if_failed()
-            try:
-                self._upkeep.announce()
-            except OSError as error:
-                raise WriteError(
-                    f"how far the arrays have grown can't be written: {error}; it is kept for the next try"
-                ) from error
+        self._call(self._flush)
 
     def close(self, steps: Iterable[Callable[[], None]]) -> None:
         """Write what is left, end the threads, carry out the last steps, and raise what has gone wrong.
@@ -229,39 +182,7 @@ class Engine:
             becomes of the others, and may be called again when it was interrupted, or just after it. They are those of
             the first call.
         """
-        with self._lock:  # whoever comes second waits until all is done
-            if self._last_steps.under_way:  # a signal handler closes in the middle of this
-                return
-            if self._closed:
-                self._tell()
-                return
-            # Ctrl-C may strike anywhere: close goes on where it was when it is called again
-            self._closing = True
-            if not self._last_steps.known:
-                with suppress(OSError):  # tried again below; here so that a crash from now on finds all frames noted
-                    self._fates.drain()
-                if self._workers.ended:
-                    self._send_all()  # nobody else does
-                elif not self._all_sent:
-                    self._workers.submit(self._send_all)
-                self._workers.stop()
-                self._upkeep.sync()
-                self._last_steps.take((self._records.close, self._fates.close, *steps))
-            interrupted = self._last_steps.carry_out()
-            self._closed = True
-            self._pool.clear()
-            if interrupted is None:
-                self._tell()
-            elif self._failures.first is not None:  # the next close raises what it is
-                raise interrupted from self._failures.first
-            else:
-                raise interrupted
-
-    def _tell(self) -> None:
-        """Raise what has gone wrong, once."""
-        if not self._told:
-            self._told = True
-            self._raise_if_failed()
+        self._call(self._close, steps)
 
     def stats(self) -> StreamStats:
         """Return what has been done so far."""
@@ -280,6 +201,109 @@ class Engine:
             workers=self._workers.count,
             first_frame=self._first_frame,
         )
+
+    # ---- in the caller's thread -----------------------------------------------------------------------------------
+
+    def _call(self, action: Callable[..., None], *given: Any) -> None:
+        """Carry out a call; whoever comes second waits."""
+        with self._lock:
+            self._in_call = threading.get_ident()
+            try:
+                action(*given)
+            finally:
+                self._in_call = None
+
+    def _append(self, frame: object, metadata: Any) -> None:
+        self._raise_if_unusable()
+        self._check_room(1)
+        text = encode_metadata(metadata)
+        pixels = as_frame(frame, self._frame_shape, self._dtype)
+        number = self._frames
+        parcel, slot = self._assembly.place(number)
+        parcel.put(slot, pixels, self._acquire)
+        try:
+            if text is not None:
+                self._records.add(number, *self._router.locate(number), text)
+            self._frames = number + 1
+            self._fates.note(number, APPENDED)
+            self._noted = number + 1
+            if ready := self._assembly.mark(parcel, slot, stored=True):
+                self._deliveries.send(ready)
+        except BaseException as error:  # Ctrl-C: nobody knows how far this frame got, and maybe its parcel
+            gone = not self._assembly.is_open(parcel)
+            if not gone and not parcel.stored[slot] and number < self._frames:
+                self._fates.lose(number)  # its parcel will be written without it
+            self._fail(error, parcel, [number, *(self._assembly.frame_numbers(parcel) if gone else ())])
+            raise
+
+    def _skip(self, frames: int) -> None:
+        self._raise_if_unusable()
+        if isinstance(frames, bool) or not isinstance(frames, int | np.integer) or frames < 1:
+            raise SettingsError(f"frames must be a whole number of 1 or more, not {frames!r}; nothing was skipped")
+        self._check_room(int(frames))
+        for _ in range(frames):
+            parcel, slot = self._assembly.place(self._frames)
+            try:
+                self._frames += 1
+                self._skipped += 1
+                self._fates.note(self._frames - 1, SKIPPED)
+                self._noted = self._frames
+                if ready := self._assembly.mark(parcel, slot, stored=False):
+                    self._deliveries.send(ready)
+            except BaseException as error:  # as in append
+                gone = not self._assembly.is_open(parcel)
+                self._fail(error, parcel, self._assembly.frame_numbers(parcel) if gone else ())
+                raise
+
+    def _flush(self) -> None:
+        self._raise_if_unusable()
+        if self._assembly.in_order:
+            self._giving_up = True
+            self._workers.submit(self._send_rest)
+        self._deliveries.call_for_rest()
+        self._workers.wait()
+        self._giving_up = False
+        self._raise_if_failed()
+        self._upkeep.sync()
+        self._raise_if_failed()
+        try:
+            self._upkeep.announce()
+        except OSError as error:
+            raise WriteError(
+                f"how far the arrays have grown can't be written: {error}; it is kept for the next try"
+            ) from error
+
+    def _close(self, steps: Iterable[Callable[[], None]]) -> None:
+        if self._closed:
+            self._tell()
+            return
+        # Ctrl-C may strike anywhere: close goes on where it was when it is called again
+        self._closing = True
+        if not self._last_steps.known:
+            with suppress(OSError):  # tried again below; here so that a crash from now on finds all frames noted
+                self._fates.drain()
+            if self._workers.ended:
+                self._send_all()  # nobody else does
+            elif not self._all_sent:
+                self._workers.submit(self._send_all)
+            self._workers.stop()
+            self._upkeep.sync()
+            self._last_steps.take((self._records.close, self._fates.close, *steps))
+        interrupted = self._last_steps.carry_out()
+        self._closed = True
+        self._pool.clear()
+        if interrupted is None:
+            self._tell()
+        elif self._failures.first is not None:  # the next close raises what it is
+            raise interrupted from self._failures.first
+        else:
+            raise interrupted
+
+    def _tell(self) -> None:
+        """Raise what has gone wrong, once."""
+        if not self._told:
+            self._told = True
+            self._raise_if_failed()
 
     def _check_room(self, frames: int) -> None:
         total = self._router.total

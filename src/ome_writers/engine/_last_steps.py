@@ -16,15 +16,9 @@ class LastSteps:
     ----------
     on_error : callable
         Called with what a step raises; not with Ctrl-C.
-
-    Attributes
-    ----------
-    under_way : bool
-        Whether they are being done: True for a signal handler that runs in the middle of them.
     """
 
     def __init__(self, on_error: Callable[[BaseException], None]) -> None:
-        self.under_way = False
         self._on_error = on_error
         self._left: deque[Callable[[], None]] | None = None  # those that are still to be done
 
@@ -46,14 +40,10 @@ class LastSteps:
             If a step is interrupted twice: it and those after it are still to be done.
         """
         first = None
-        try:
-            self.under_way = True
-            while self._left:
-                interrupted = self._do(self._left[0])
-                self._left.popleft()  # not before: it is done only now
-                first = first or interrupted
-        finally:
-            self.under_way = False
+        while self._left:
+            interrupted = self._do(self._left[0])
+            self._left.popleft()  # not before: it is done only now
+            first = first or interrupted
         return first
 
     def _do(self, step: Callable[[], None]) -> BaseException | None:
