@@ -6,7 +6,7 @@ import gc
 import json
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,13 @@ from ome_writers._lock import DatasetLock, check_unlocked
 from ome_writers.backends import _shards
 from ome_writers.backends._shards import WRITING_FOLDER
 from ome_writers.backends.direct import DirectSink
-from ome_writers.engine import RecordLog, Workers, _workers
+from ome_writers.engine import FrameFates, RecordLog, Workers, _workers
+from ome_writers.engine._parcels import Parcel
 from ome_writers.errors import DatasetInUseError, StreamClosedError, WriteError
+from ome_writers.settings import BufferSettings
 from ome_writers.testing.datasets import Axes, random_pixels
 from readers import assert_holds, read_images
+from test_engine import wait_until
 from test_last_faults import LIMIT, UNSEEN, Interruption, in_time, opened, shape_of
 
 pytestmark = pytest.mark.timeout(60)
@@ -58,6 +61,32 @@ def test_ctrl_c_anywhere_in_close(tmp_path: Path, moment: int) -> None:
     assert stream.closed
     assert_holds(stream.path, [frames])
     check_unlocked(stream.path)
+
+
+def test_what_is_left_is_given_up_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though after Ctrl-C two workers may be about to do that."""
+    stream = opened(tmp_path, PARTLY_FILLED, buffer=BufferSettings(workers=2))
+    frames = random_pixels((6, 4, 3), "uint16")
+    for frame in frames:
+        stream.append(frame)
+    engine, inside, most = stream._engine, list[int](), list[int]()
+    rest, never = engine._assembly.rest, threading.Event()
+
+    def slow() -> Sequence[Parcel]:
+        inside.append(1)
+        most.append(len(inside))
+        never.wait(0.05)
+        parcels = rest()
+        inside.pop()
+        return parcels
+
+    monkeypatch.setattr(engine._assembly, "rest", slow)
+    for _ in range(2):
+        engine._workers.submit(engine._send_all)
+    stream.close()
+    assert max(most) == 1
+    assert stream.stats.frames_written == 6
+    assert_holds(stream.path, [frames])
 
 
 @pytest.mark.parametrize("moment", range(70))
@@ -197,6 +226,29 @@ def test_ctrl_c_when_a_shard_gets_its_name(tmp_path: Path, durability: str, monk
     assert not (stream.path / WRITING_FOLDER).exists()
 
 
+def test_ctrl_c_before_the_name_of_a_shard_is_on_the_medium(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is put there by the next close; the shard is not written again."""
+    stream = opened(tmp_path, {"t": (None, 1, 4), "y": (4,), "x": (3,)}, durability="system")
+    frames = random_pixels((2, 4, 3), "uint16")
+    for frame in frames:
+        stream.append(frame)
+    stream.flush()
+    sync_name, calls = _shards.Shard.sync_name, list[tuple[int, ...]]()
+
+    def interrupted(shard: _shards.Shard) -> None:
+        calls.append(shard.where)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        sync_name(shard)
+
+    monkeypatch.setattr(_shards.Shard, "sync_name", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        stream.close()
+    assert calls == [(0, 0, 0)] * 2
+    stream.close()
+    assert_holds(stream.path, [frames])
+
+
 def test_shards_are_completed_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When there is no time for all of them, those are there whose frames came first."""
     stream = opened(tmp_path, {"t": (4, 1, 4), "p": (3,), "y": (4,), "x": (3,)})
@@ -272,9 +324,10 @@ def test_ctrl_c_after_everything_was_closed(tmp_path: Path, moment: int) -> None
 def test_whoever_releases_a_lock_second_waits_for_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not to do it to whoever has it then."""
     lock, unlink = DatasetLock(tmp_path), Path.unlink
-    inside, gate, released = threading.Event(), threading.Event(), list[int]()
+    inside, gate, released, unlinked = threading.Event(), threading.Event(), list[int](), list[int]()
 
     def slow(path: Path, missing_ok: bool = False) -> None:
+        unlinked.append(1)
         inside.set()
         assert gate.wait(LIMIT)
         unlink(path, missing_ok)
@@ -289,9 +342,117 @@ def test_whoever_releases_a_lock_second_waits_for_the_first(tmp_path: Path, monk
     assert inside.wait(LIMIT)
     threads[1].start()
     threads[1].join(0.05)
-    assert released == []
+    assert (released, unlinked) == ([], [1])
     gate.set()
     for thread in threads:
         thread.join(LIMIT)
-    assert released == [1, 1]
+    assert (released, unlinked) == ([1, 1], [1])
     check_unlocked(tmp_path)
+
+
+def test_a_stream_is_closed_when_others_may_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not a moment before: whoever looks at it from another thread may begin at once."""
+    stream, release, seen = opened(tmp_path, PARTLY_FILLED), DatasetLock.release, list[bool]()
+
+    def noted(lock: DatasetLock) -> None:
+        seen.append(stream.closed)
+        release(lock)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DatasetLock, "release", noted)
+        stream.close()
+    assert seen == [False]
+    assert stream.closed
+
+
+def test_tasks_of_a_task_have_all_threads_while_somebody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What close hands over from a worker, too: nobody is held back for the sake of a thread that waits."""
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    workers, both = Workers(2, backlog=99), threading.Barrier(2, timeout=LIMIT)
+
+    def meet() -> None:
+        both.wait()
+
+    def first() -> None:
+        wait_until(lambda: workers._waiting)
+        workers.submit(meet)
+        workers.submit(meet)
+
+    workers.submit(first)
+    assert in_time(workers.wait) == []
+    workers.stop()
+
+
+def test_a_signal_handler_that_closes_while_flush_writes_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for the end of that, and nobody waits for the thread that it has interrupted."""
+    stream, write, seen = opened(tmp_path, PARTLY_FILLED), RecordLog._write, list[bool]()
+    frames = random_pixels((5, 4, 3), "uint16")
+    for number, frame in enumerate(frames):
+        stream.append(frame, frame_metadata={"delta_t": float(number)})
+    flushing = threading.current_thread
+
+    def handled(log: RecordLog, text: bytes) -> None:
+        if flushing().name == "flushing" and not seen:
+            stream.close()
+            seen.append(stream.closed)
+        write(log, text)
+
+    def flush() -> None:
+        threading.current_thread().name = "flushing"
+        stream.flush()
+
+    monkeypatch.setattr(RecordLog, "_write", handled)
+    assert in_time(flush) == []
+    assert seen in ([False], [])  # a worker may have been faster
+    stream.close()
+    assert_holds(stream.path, [frames])
+
+
+def test_a_signal_handler_that_closes_and_exits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its exit is what the caller sees, with a note of what close had to say; not an error in its place."""
+    stream, note = opened(tmp_path, PARTLY_FILLED), FrameFates.note
+    frames = random_pixels((6, 4, 3), "uint16")
+
+    def handled(fates: FrameFates, frame: int, fate: int) -> None:
+        note(fates, frame, fate)
+        if frame == 2:
+            stream.close()
+            raise SystemExit(0)
+
+    monkeypatch.setattr(FrameFates, "note", handled)
+    for frame in frames[:2]:
+        stream.append(frame)
+    with pytest.raises(SystemExit) as caught:
+        stream.append(frames[2])
+    assert "Frames not on disk: 2" in "".join(caught.value.__notes__)
+    assert stream.closed
+    (array,) = read_images(stream.path)
+    assert np.array_equal(array[:2], frames[:2])
+
+
+@pytest.mark.parametrize("call", ["flush", "close"])
+def test_ctrl_c_while_files_are_synced(tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no failure to write: the next call does it again."""
+    stream = opened(tmp_path, PARTLY_FILLED, durability="system")
+    frames = random_pixels((6, 4, 3), "uint16")
+    for frame in frames[:5]:
+        stream.append(frame)
+    sync, calls, caller = DirectSink.sync, list[int](), threading.current_thread()
+
+    def interrupted(sink: DirectSink) -> None:
+        if threading.current_thread() is caller:
+            calls.append(1)
+            if len(calls) == 1:
+                raise KeyboardInterrupt
+        sync(sink)
+
+    monkeypatch.setattr(DirectSink, "sync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        getattr(stream, call)()
+    if call == "flush":
+        stream.append(frames[5])
+    stream.close()
+    assert len(calls) > 1
+    assert_holds(stream.path, [frames if call == "flush" else frames[:5]])

@@ -625,7 +625,7 @@ def test_workers_are_told_which_shard_a_layer_goes_to(
 
 
 def test_ctrl_c_ends_the_waiting_for_a_sync_not_the_stream(tmp_path: Path) -> None:
-    """Who waits for another thread that syncs can be interrupted, and goes on with the stream."""
+    """Who syncs, or waits for another thread that does, can be interrupted, and goes on with the stream."""
     errors: list[BaseException] = []
     upkeep = Upkeep(lambda _: None, lambda: None, errors.append)
 
@@ -644,8 +644,12 @@ def test_ctrl_c_ends_the_waiting_for_a_sync_not_the_stream(tmp_path: Path) -> No
     upkeep._syncing = syncing
     upkeep.sync()
     upkeep._sync = lambda: (_ for _ in ()).throw(KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        upkeep.sync()
+    assert errors == []
+    upkeep._sync = lambda: (_ for _ in ()).throw(OSError("no medium"))
     upkeep.sync()
-    assert [type(error) for error in errors] == [KeyboardInterrupt]
+    assert [type(error) for error in errors] == [OSError]
 
 
 def test_skipped_layers_without_shards_queue_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

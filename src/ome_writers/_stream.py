@@ -174,20 +174,26 @@ class OMEStream:
             As for :meth:`append`.
         """
         self._call(self._engine.flush)
-        try:
-            self._records.drain()
-        except OSError as error:
-            raise WriteError(
-                f"the records of frames can't be written: {error}; they are kept for the next try"
-            ) from error
 
     def _call(self, action: Callable[..., None], *given: Any) -> None:
         """Carry out a call of the engine, then close if a signal handler has asked for it meanwhile."""
         try:
             action(*given)
-        finally:
+        except BaseException as error:
             if self._close_after_call:
-                self.close()
+                self._close_after(error)
+            raise
+        if self._close_after_call:
+            self.close()
+
+    def _close_after(self, error: BaseException) -> None:
+        """Close while an error is on its way out: the caller sees that; close may know of more frames that are lost."""
+        try:
+            self.close()
+        except OMEWritersError as at_close:
+            error.add_note(f"while closing: {at_close}")
+            if isinstance(error, WriteError) and isinstance(at_close, WriteError):
+                error.frames = at_close.frames
 
     # ---- state -----------------------------------------------------------------------------------------------------
 
@@ -259,15 +265,10 @@ class OMEStream:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        try:
+        if error is None:
             self.close()
-        except OMEWritersError as at_close:
-            if error is None:
-                raise
-            # the error on its way out is the first one that the caller should see; close may know of more lost frames
-            error.add_note(f"while closing: {at_close}")
-            if isinstance(error, WriteError) and isinstance(at_close, WriteError):
-                error.frames = at_close.frames
+        else:
+            self._close_after(error)
 
     def __del__(self) -> None:
         if "_engine" not in self.__dict__:

@@ -97,6 +97,7 @@ class Engine:
         workers.when_idle = self._when_idle
         workers.ahead = pool.make_ahead
         # of the workers' side
+        self._sending = threading.Lock()  # held by the one that gives up what the assembly holds
         self._state = threading.Lock()
         self._written = 0
         self._upkeep = Upkeep(on_growth, sync, lambda error: self._fail(error, None))
@@ -207,11 +208,11 @@ class Engine:
     def _call(self, action: Callable[..., None], *given: Any) -> None:
         """Carry out a call; whoever comes second waits."""
         with self._lock:
-            self._in_call = threading.get_ident()
+            before, self._in_call = self._in_call, threading.get_ident()
             try:
                 action(*given)
             finally:
-                self._in_call = None
+                self._in_call = before
 
     def _append(self, frame: object, metadata: Any) -> None:
         self._raise_if_unusable()
@@ -272,6 +273,12 @@ class Engine:
             raise WriteError(
                 f"how far the arrays have grown can't be written: {error}; it is kept for the next try"
             ) from error
+        try:
+            self._records.drain()
+        except OSError as error:
+            raise WriteError(
+                f"the records of frames can't be written: {error}; they are kept for the next try"
+            ) from error
 
     def _close(self, steps: Iterable[Callable[[], None]]) -> None:
         if self._closed:
@@ -301,9 +308,13 @@ class Engine:
 
     def _tell(self) -> None:
         """Raise what has gone wrong, once."""
-        if not self._told:
-            self._told = True
+        if self._told:
+            return
+        try:
             self._raise_if_failed()
+        except WriteError:
+            self._told = True  # not before: Ctrl-C may come while it is put together
+            raise
 
     def _check_room(self, frames: int) -> None:
         total = self._router.total
@@ -325,8 +336,14 @@ class Engine:
 
     def _send_rest(self) -> None:
         """Hand over what the assembly holds: in a worker, where no Ctrl-C comes between giving up and handing over."""
+        with self._sending:
+            try:
+                parcels = self._assembly.rest()
+            except BaseException as error:  # noqa: BLE001  a thread's edge: it is raised in the caller's thread
+                self._fail(error, None)
+                return
         with suppress(BaseException):  # a thread's edge; it was noted
-            self._deliveries.send(self._assembly.rest())
+            self._deliveries.send(parcels)
 
     def _send_all(self) -> None:
         """Have everything written that the caller has handed in."""

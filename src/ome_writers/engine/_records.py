@@ -110,13 +110,14 @@ class RecordLog:
             If they can't be written; they are kept for the next call, and the file ends with a whole record.
         """
         with self._writing:
-            with self._taking:
-                waiting, self._waiting = self._waiting, []
-            if not waiting:
-                return
+            waiting: list[tuple[int, bytes]] = []
             try:
+                with self._taking:
+                    waiting, self._waiting = self._waiting, []
+                if not waiting:
+                    return
                 self._write(b"".join(line for _, line in waiting))
-            except BaseException:
+            except BaseException:  # Ctrl-C, which may come at once
                 with self._taking:
                     self._waiting = waiting + self._waiting
                 raise

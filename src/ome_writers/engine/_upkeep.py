@@ -89,7 +89,7 @@ class Upkeep:
                 raise
 
     def sync(self) -> None:
-        """Have everything on the medium, after another thread that is doing that; Ctrl-C ends only the waiting."""
+        """Have everything on the medium, after another thread that does that; after Ctrl-C the next call does it."""
         with self._syncing:
             self._sync_now()
 
@@ -106,5 +106,5 @@ class Upkeep:
         try:
             if self._sync is not None:
                 self._sync()
-        except BaseException as error:  # noqa: BLE001  raised in the caller's thread
+        except Exception as error:  # noqa: BLE001  raised in the caller's thread
             self._on_error(error)

@@ -107,12 +107,12 @@ class Workers:
 
     def wait(self) -> None:
         """Wait until all tasks submitted so far are done."""
-        self.hurry()
         while True:
             with self._lock:
                 if not self._tasks and not self._running:
                     return
                 self._waiting = True
+                self.hurry()
             # not Thread.is_alive(): interrupted by Ctrl-C, that of Python 3.11 takes a thread for dead
             if self._ended or os.getpid() != self._process:
                 raise OMEWritersError("a writer thread has ended unexpectedly, such as after a fork")
