@@ -410,6 +410,45 @@ def test_a_signal_handler_that_closes_while_flush_writes_records(
     assert_holds(stream.path, [frames])
 
 
+@pytest.mark.parametrize("call", ["update_metadata", "set_global_metadata"])
+@pytest.mark.parametrize("who", ["a signal handler", "another thread"])
+def test_close_in_the_middle_of_a_change_of_attributes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, who: str
+) -> None:
+    """It waits for the end of that: neither undoes what the other one writes to the same document."""
+    stream, read = opened(tmp_path, PARTLY_FILLED), DatasetFolder.attributes
+    frames = random_pixels((6, 4, 3), "uint16")
+    for frame in frames:
+        stream.append(frame)
+    closer = threading.Thread(target=stream.close)
+
+    def closed_then(folder: DatasetFolder, path: str) -> dict[str, Any]:
+        attributes = read(folder, path)
+        if folder is stream._folder and not seen:
+            seen.append(stream.closed)
+            if who == "another thread":
+                closer.start()
+                closer.join(0.3)  # as long as it takes, if it doesn't wait
+            else:
+                stream.close()
+            seen.append(stream.closed)
+        return attributes
+
+    metadata, seen = stream.get_metadata(), list[bool]()
+    monkeypatch.setattr(DatasetFolder, "attributes", closed_then)
+    if call == "update_metadata":
+        stream.update_metadata({path: {**attributes, "lab": {"room": 7}} for path, attributes in metadata.items()})
+    else:
+        stream.set_global_metadata("lab", {"room": 7})
+    if who == "another thread":
+        closer.join()
+    assert seen == [False, False]
+    assert stream.closed
+    attributes = read(stream._folder, ".")
+    assert attributes["lab"] == {"room": 7}
+    assert attributes["ome_writers"]["completeness"]["closed"] is True
+
+
 def test_a_signal_handler_that_closes_and_exits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its exit is what the caller sees, with a note of what close had to say; not an error in its place."""
     stream, note = opened(tmp_path, PARTLY_FILLED), FrameFates.note

@@ -322,10 +322,7 @@ class OMEStream:
             if not isinstance(attributes, Mapping):
                 raise MetadataError(f"the attributes of group {path!r} must be a mapping, not {attributes!r:.100}")
             _check_json(attributes, f"the attributes of group {path!r}")
-        for path, attributes in metadata.items():
-            with _as_write_error(path):
-                before = self._folder.attributes(path)
-                self._folder.set_attributes(path, with_completeness_of(before, attributes))
+        self._call(self._engine.during, self._set_attributes, metadata)
 
     def set_global_metadata(self, namespace: str, metadata: Mapping[str, Any]) -> None:
         """Set one attribute of the root group; allowed at any time, also after :meth:`close`.
@@ -352,8 +349,17 @@ class OMEStream:
         if not isinstance(metadata, Mapping):
             raise MetadataError(f"the metadata must be a mapping, not {type(metadata).__name__}")
         _check_json(metadata, f"the metadata of namespace {namespace!r}")
+        self._call(self._engine.during, self._set_global_attribute, namespace, dict(metadata))
+
+    def _set_attributes(self, metadata: Mapping[str, Mapping[str, Any]]) -> None:
+        for path, attributes in metadata.items():
+            with _as_write_error(path):
+                before = self._folder.attributes(path)
+                self._folder.set_attributes(path, with_completeness_of(before, attributes))
+
+    def _set_global_attribute(self, name: str, value: Mapping[str, Any]) -> None:
         with _as_write_error("."):
-            self._folder.set_attributes(".", {**self._folder.attributes("."), namespace: dict(metadata)})
+            self._folder.set_attributes(".", {**self._folder.attributes("."), name: value})
 
     def _image_groups(self) -> list[str]:
         return [image.path or "." for image in self._layout.images]

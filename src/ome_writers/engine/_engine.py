@@ -163,15 +163,15 @@ class Engine:
 
     def append(self, frame: object, metadata: Any) -> None:
         """Take one frame; see ``OMEStream.append``."""
-        self._call(self._append, frame, metadata)
+        self.during(self._append, frame, metadata)
 
     def skip(self, frames: int) -> None:
         """Leave out frames; see ``OMEStream.skip``."""
-        self._call(self._skip, frames)
+        self.during(self._skip, frames)
 
     def flush(self) -> None:
         """Wait until everything that can be written now is written, and announce it."""
-        self._call(self._flush)
+        self.during(self._flush)
 
     def close(self, steps: Iterable[Callable[[], None]]) -> None:
         """Write what is left, end the threads, carry out the last steps, and raise what has gone wrong.
@@ -183,7 +183,16 @@ class Engine:
             becomes of the others, and may be called again when it was interrupted, or just after it. They are those of
             the first call.
         """
-        self._call(self._close, steps)
+        self.during(self._close, steps)
+
+    def during(self, action: Callable[..., None], *given: Any) -> None:
+        """Carry out a call, or what else must not meet one of another thread; whoever comes second waits."""
+        with self._lock:
+            before, self._in_call = self._in_call, threading.get_ident()
+            try:
+                action(*given)
+            finally:
+                self._in_call = before
 
     def stats(self) -> StreamStats:
         """Return what has been done so far."""
@@ -204,15 +213,6 @@ class Engine:
         )
 
     # ---- in the caller's thread -----------------------------------------------------------------------------------
-
-    def _call(self, action: Callable[..., None], *given: Any) -> None:
-        """Carry out a call; whoever comes second waits."""
-        with self._lock:
-            before, self._in_call = self._in_call, threading.get_ident()
-            try:
-                action(*given)
-            finally:
-                self._in_call = before
 
     def _append(self, frame: object, metadata: Any) -> None:
         self._raise_if_unusable()
