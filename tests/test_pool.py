@@ -9,11 +9,13 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+from ome_writers import create_stream
 from ome_writers.engine import BufferPool, Workers, _pool
 from ome_writers.errors import BufferFullError
 from ome_writers.settings import BufferSettings
@@ -152,6 +154,31 @@ def test_memory_that_can_not_be_made_ahead(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(BufferPool, "_touched", fail)
     assert not pool.make_ahead()
     assert all(pool.acquire(lambda: None).size == 8 for _ in range(2))
+
+
+def test_memory_is_there_before_the_first_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream begins with all buffers that are made ahead, where making them takes no time."""
+    monkeypatch.setattr(_pool, "_HEAD_START_SECONDS", LIMIT)
+    settings = acquisition({"t": (200,), "y": (256,), "x": (256,)})
+    settings.root_path = str(tmp_path / "x.ome.zarr")
+    with create_stream(settings) as stream:
+        pool = stream._engine._pool
+        assert pool._made == pool._ahead == len(pool._free) > 100
+
+
+def test_a_head_start_takes_no_longer_than_a_caller_should_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system takes its time the rest is left to the workers, one buffer after the other."""
+    touched = BufferPool._touched
+
+    def slowly(pool: BufferPool, count: int) -> Any:
+        time.sleep(0.02)
+        return touched(pool, count)
+
+    monkeypatch.setattr(BufferPool, "_touched", slowly)
+    pool = BufferPool(8 << 20, 100, BufferSettings(), ahead=100)
+    pool.head_start()
+    assert 1 <= pool._made <= 4
+    assert pool.make_ahead()
 
 
 def test_workers_make_memory_while_they_have_nothing_else_to_do(tmp_path: Path) -> None:

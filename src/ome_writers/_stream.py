@@ -85,14 +85,16 @@ class OMEStream:
         backlog = memory.backlog if own and assembly.group == 1 else None
         workers = Workers(memory.workers, batch=own, backlog=backlog)
         try:
+            pool = BufferPool(
+                memory.buffer_bytes, memory.buffers, settings.buffer, ready=memory.ready, ahead=memory.ahead
+            )
+            pool.head_start()
             self._engine = Engine(
                 assembly=assembly,
                 router=self._router,
                 geometry=plan.geometry,
                 array_paths=[image.array_path for image in plan.layout.images],
-                pool=BufferPool(
-                    memory.buffer_bytes, memory.buffers, settings.buffer, ready=memory.ready, ahead=memory.ahead
-                ),
+                pool=pool,
                 workers=workers,
                 records=self._records,
                 fates=self._fates,

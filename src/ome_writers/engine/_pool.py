@@ -27,6 +27,9 @@ _SLAB_BYTES: Final = 1 << 23
 
 _SLAB_BUFFERS: Final = 256  # making more takes longer than a caller should wait
 
+_HEAD_START_SECONDS: Final = 0.05
+"""What a caller waits before the first frame, at most: enough for what waits by default, where memory is at hand."""
+
 _LARGE_PAGE_BYTES: Final = 1 << 21
 _HAS_LARGE_PAGES: Final = sys.platform == "linux" and hasattr(mmap, "MADV_HUGEPAGE")
 
@@ -137,6 +140,12 @@ class BufferPool:
             with self._lock:
                 self.used -= 1
             raise
+
+    def head_start(self) -> None:
+        """Make buffers ahead: all of them, unless the system takes its time."""
+        end = time.perf_counter() + _HEAD_START_SECONDS
+        while self.make_ahead() and time.perf_counter() < end:
+            pass
 
     def make_ahead(self) -> bool:
         """Make a buffer for later, or several small ones, unless there are enough; any thread may call this.
