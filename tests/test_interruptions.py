@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import gc
+import itertools
 import json
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,14 +16,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ome_writers import OMEStream
+from ome_writers import OMEStream, _files
 from ome_writers._dataset import DatasetFolder
 from ome_writers._lock import DatasetLock, check_unlocked
 from ome_writers.backends import _shards
 from ome_writers.backends._shards import WRITING_FOLDER
 from ome_writers.backends.direct import DirectSink
-from ome_writers.engine import FrameFates, RecordLog, Workers, _workers
+from ome_writers.engine import BufferPool, FrameFates, RecordLog, Workers, _workers
+from ome_writers.engine._deliveries import Deliveries
+from ome_writers.engine._last_steps import LastSteps
 from ome_writers.engine._parcels import Parcel
+from ome_writers.engine._upkeep import Upkeep
 from ome_writers.errors import DatasetInUseError, StreamClosedError, WriteError
 from ome_writers.settings import BufferSettings
 from ome_writers.testing.datasets import Axes, random_pixels
@@ -463,7 +469,7 @@ def test_a_signal_handler_that_closes_and_exits(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(FrameFates, "note", handled)
     for frame in frames[:2]:
         stream.append(frame)
-    with pytest.raises(SystemExit) as caught:
+    with pytest.warns(UserWarning, match="Frames not on disk: 2"), pytest.raises(SystemExit) as caught:
         stream.append(frames[2])
     assert "Frames not on disk: 2" in "".join(caught.value.__notes__)
     assert stream.closed
@@ -495,3 +501,194 @@ def test_ctrl_c_while_files_are_synced(tmp_path: Path, call: str, monkeypatch: p
     stream.close()
     assert len(calls) > 1
     assert_holds(stream.path, [frames if call == "flush" else frames[:5]])
+
+
+@UNSEEN
+@pytest.mark.parametrize("call", ["flush", "close"])
+@pytest.mark.parametrize("moment", range(0, 60, 2))
+def test_ctrl_c_while_records_are_written(tmp_path: Path, moment: int, call: str) -> None:
+    """Each record stands in the file once, and in the attributes of its image."""
+    stream = opened(tmp_path, PARTLY_FILLED)
+    frames = random_pixels((6, 4, 3), "uint16")
+    for number, frame in enumerate(frames[:3]):
+        stream.append(frame, frame_metadata={"delta_t": float(number)})
+    inside = RecordLog.drain if call == "flush" else RecordLog.close
+    Interruption(moment, inside).during(stream.flush if call == "flush" else stream.close)
+    if call == "flush":
+        for number, frame in enumerate(frames[3:], 3):
+            stream.append(frame, frame_metadata={"delta_t": float(number)})
+    stream.close()
+    count = 6 if call == "flush" else 3
+    lines = (stream.path / "ome_writers" / "frames.jsonl").read_text().splitlines()
+    assert [json.loads(line)["frame"] for line in lines] == list(range(count))
+    text = json.dumps(stream.get_metadata())
+    assert [text.count(f'"delta_t": {number}.0') for number in range(count)] == [1] * count
+    assert_holds(stream.path, [frames[:count]])
+
+
+@UNSEEN
+@pytest.mark.parametrize("moment", range(40))
+def test_ctrl_c_while_frames_are_noted_by_close(tmp_path: Path, moment: int) -> None:
+    """The file is closed when all are noted, not before."""
+    fates = FrameFates(tmp_path / "frames.txt")
+    fates._next = float("inf")  # as on a slow file system
+    for number in range(3):
+        fates.note(number, ord("a"))
+    Interruption(moment, FrameFates.close).during(fates.close)
+    fates.close()
+    assert (tmp_path / "frames.txt").read_bytes() == b"aaa"
+
+
+@pytest.mark.parametrize("made", [0, 1, 2])
+@pytest.mark.parametrize("moment", range(20))
+def test_ctrl_c_costs_no_buffer(moment: int, made: int) -> None:
+    """All buffers of a pool are there for the next frames."""
+    pool = BufferPool(8, 2, BufferSettings(on_full="raise"), ready=made)
+    taken = list[object]()
+    Interruption(moment, BufferPool.acquire).during(lambda: taken.append(pool.acquire(lambda: None)))
+    assert pool.used == len(taken)
+    taken += [pool.acquire(lambda: None) for _ in range(2 - len(taken))]
+    assert len({id(buffer) for buffer in taken}) == 2
+
+
+@UNSEEN
+@pytest.mark.parametrize("moment", range(40))
+def test_ctrl_c_while_growth_is_announced(tmp_path: Path, moment: int) -> None:
+    """The next flush announces it."""
+    stream = opened(tmp_path, {"t": (None, 1, 4), "y": (4,), "x": (3,)})
+    for frame in random_pixels((4, 4, 3), "uint16"):
+        stream.append(frame)
+    Interruption(moment, Upkeep.announce).during(stream.flush)
+    stream.flush()
+    assert shape_of(stream)[0] == 4
+    stream.close()
+
+
+@pytest.mark.parametrize("call", ["append", "skip"])
+def test_two_signals_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """An interruption of what names the frames that another one has cost: the next call names them."""
+    stream = opened(tmp_path, {"t": (9, 3, 2), "y": (4,), "x": (3,)})
+    frames = random_pixels((9, 4, 3), "uint16")
+    for frame in frames[:2]:
+        stream.append(frame)
+
+    def interrupted(*_: object) -> None:
+        monkeypatch.undo()
+        monkeypatch.setattr(stream._engine._assembly, "is_open", exits)
+        raise KeyboardInterrupt
+
+    def exits(_: Parcel) -> bool:
+        monkeypatch.undo()
+        raise SystemExit
+
+    monkeypatch.setattr(Deliveries, "send", interrupted)
+    with pytest.raises(SystemExit):
+        stream.append(frames[2]) if call == "append" else stream.skip()
+    with pytest.raises(WriteError) as caught:
+        stream.close()
+    assert [*itertools.chain(*caught.value.frames)] == ([0, 1, 2] if call == "append" else [0, 1])
+
+
+def test_threads_that_join_does_not_see_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After two signals at once, that of Python 3.11 waits for ever for a thread that has ended."""
+
+    def join(_: threading.Thread, timeout: float | None = None) -> None:
+        threading.Event().wait(timeout)
+
+    workers, done = Workers(2), list[int]()
+    workers.submit(lambda: done.append(1))
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "join", join)
+        ended = threading.Event()
+
+        def stop() -> None:
+            workers.stop()
+            ended.set()
+
+        threading.Thread(target=stop, daemon=True).start()
+        assert ended.wait(LIMIT)
+    workers.stop()
+    assert done == [1]
+
+
+def test_a_stream_that_one_of_its_threads_collects(tmp_path: Path) -> None:
+    """It is closed by another thread: this one would wait for itself."""
+    stream, gate = opened(tmp_path, PARTLY_FILLED), threading.Event()
+    frames, path, cycle = random_pixels((6, 4, 3), "uint16"), stream.path, dict[str, object]()
+    cycle.update(stream=stream, itself=cycle)
+
+    def collect() -> None:
+        assert gate.wait(LIMIT)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it was dropped without close
+            gc.collect()
+
+    for frame in frames:
+        stream.append(frame)
+    stream._workers.submit(collect)
+    del stream, cycle
+    gate.set()
+    wait_until(lambda: is_closed(path))
+    wait_until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("ome-writers")])
+    assert_holds(path, [frames])
+
+
+def is_closed(path: Path) -> bool:
+    """Tell whether the stream of a dataset was closed, as the dataset says."""
+    attributes = json.loads((path / "zarr.json").read_text())["attributes"]
+    return bool(attributes["ome_writers"]["completeness"]["closed"])
+
+
+def test_an_exit_tells_what_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody sees the notes of a SystemExit."""
+    stream = opened(tmp_path, PARTLY_FILLED)
+    for frame in random_pixels((3, 4, 3), "uint16"):
+        stream.append(frame)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(_files.system, "write", full)
+    with pytest.warns(UserWarning, match="Frames not on disk: 0 to 2"), pytest.raises(SystemExit), stream:
+        sys.exit(0)
+
+
+def test_an_exit_in_a_later_step_of_close() -> None:
+    """Ctrl-C before it does not keep the interpreter from ending."""
+    done, errors = list[str](), list[BaseException]()
+
+    def step(name: str, error: type[BaseException]) -> Callable[[], None]:
+        def carry_out() -> None:
+            done.append(name)
+            if done.count(name) == 1:
+                raise error
+
+        return carry_out
+
+    steps = LastSteps(errors.append)
+    steps.take([step("a", KeyboardInterrupt), step("b", SystemExit), step("c", KeyboardInterrupt)])
+    assert isinstance(steps.carry_out(), SystemExit)
+    assert (done, errors) == (["a", "a", "b", "b", "c", "c"], [])
+
+
+def test_who_interrupts_twice_does_not_wait_for_all_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are; the next close completes them."""
+    stream = opened(tmp_path, {"t": (None, 1, 2), "p": (20,), "y": (4,), "x": (3,)})
+    finish, calls = _shards.Shard.finish, list[int]()
+    frames = random_pixels((20, 4, 3), "uint16")
+    for frame in frames:
+        stream.append(frame)
+
+    def interrupted(shard: _shards.Shard, **options: bool) -> None:
+        calls.append(1)
+        if len(calls) <= 2:
+            raise KeyboardInterrupt
+        finish(shard, **options)
+
+    monkeypatch.setattr(_shards.Shard, "finish", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        stream.close()
+    assert len(calls) == 2
+    stream.close()
+    assert len(calls) == 22
+    assert_holds(stream.path, [frame[None] for frame in frames])

@@ -83,7 +83,7 @@ class OMEStream:
         own = isinstance(self._sink, LayerSink)  # no library with threads of its own writes
         # several small layers are one task, so that the tasks that wait do not tell how much does
         backlog = memory.backlog if own and assembly.group == 1 else None
-        workers = Workers(memory.workers, batch=own, backlog=backlog)
+        self._workers = workers = Workers(memory.workers, batch=own, backlog=backlog)
         try:
             pool = BufferPool(
                 memory.buffer_bytes, memory.buffers, settings.buffer, ready=memory.ready, ahead=memory.ahead
@@ -194,6 +194,8 @@ class OMEStream:
             self.close()
         except OMEWritersError as at_close:
             error.add_note(f"while closing: {at_close}")
+            if isinstance(error, SystemExit):  # whose notes nobody sees
+                warnings.warn(f"while closing: {at_close}", UserWarning, stacklevel=4, source=self)
             if isinstance(error, WriteError) and isinstance(at_close, WriteError):
                 error.frames = at_close.frames
 
@@ -288,7 +290,10 @@ class OMEStream:
                     source=self,
                 )
         finally:  # warnings may be errors
-            self.close()
+            if self._workers.is_one:  # the garbage collector may come in any thread; this one could not wait for itself
+                threading.Thread(target=self.close, name="ome-writers-close").start()
+            else:
+                self.close()
 
     # ---- metadata --------------------------------------------------------------------------------------------------
 
@@ -395,9 +400,11 @@ class OMEStream:
         if self._earlier is not None:
             earlier = self._earlier.appended
             skipped += self._earlier.skipped
+        taken = self._engine.frames  # an interruption may have cost one that was not even counted
+        lost = tuple(range(run.start, min(run.stop, taken)) for run in lost if run.start < taken)
         missing = sum(map(len, lost))
         appended = earlier + stats.frames_appended
-        return Completeness(self._router.total, self._engine.frames, appended - missing, skipped, lost, closed=closed)
+        return Completeness(self._router.total, taken, appended - missing, skipped, lost, closed=closed)
 
 
 def create_stream(settings: AcquisitionSettings, *, resume: bool = False) -> OMEStream:

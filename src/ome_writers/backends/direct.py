@@ -12,7 +12,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -201,11 +201,15 @@ class DirectSink(LayerSink):
             Naming the shards that could not be completed, and the first error.
         """
         failed: list[_Failure] = []
-        with ExitStack() as every_one:  # also after Ctrl-C
-            every_one.callback(self._remove_folder)
-            every_one.callback(self._close_journal)
-            for shard in list(self._shards.values())[::-1]:  # the first one is completed first
-                every_one.callback(self._try_to_complete, failed, shard)
+        for shard in list(self._shards.values()):
+            self._try_to_complete(failed, shard)
+        try:
+            self._close_journal()
+        except OSError:
+            if not failed:
+                raise
+        finally:
+            self._remove_folder()
         if failed:
             names = ", ".join(str(failure.file) for failure in failed[:_MOST_NAMED])
             more = f" and {len(failed) - _MOST_NAMED} more" if len(failed) > _MOST_NAMED else ""

@@ -20,7 +20,7 @@ from ._failures import Failures
 from ._fates import APPENDED, SKIPPED, FrameFates, ranges_of
 from ._frames import as_frame, encode_metadata
 from ._last_steps import LastSteps
-from ._parcels import Assembly, Parcel
+from ._parcels import Assembly, Index, Parcel
 from ._pool import Buffer, BufferPool
 from ._records import RecordLog
 from ._stats import StreamStats
@@ -94,6 +94,7 @@ class Engine:
         self._forked = False
         self._lock = threading.RLock()  # of the caller's side
         self._in_call: int | None = None  # the thread that has it and is in the middle of a call
+        self._doubt: tuple[int | None, Parcel, Index] | None = None  # the frame that is being taken, or (None) skipped
         workers.when_idle = self._when_idle
         workers.ahead = pool.make_ahead
         # of the workers' side
@@ -222,6 +223,7 @@ class Engine:
         number = self._frames
         parcel, slot = self._assembly.place(number)
         parcel.put(slot, pixels, self._acquire)
+        self._doubt = number, parcel, slot
         try:
             if text is not None:
                 self._records.add(number, *self._router.locate(number), text)
@@ -230,12 +232,10 @@ class Engine:
             self._noted = number + 1
             if ready := self._assembly.mark(parcel, slot, stored=True):
                 self._deliveries.send(ready)
-        except BaseException as error:  # Ctrl-C: nobody knows how far this frame got, and maybe its parcel
-            gone = not self._assembly.is_open(parcel)
-            if not gone and not parcel.stored[slot] and number < self._frames:
-                self._fates.lose(number)  # its parcel will be written without it
-            self._fail(error, parcel, [number, *(self._assembly.frame_numbers(parcel) if gone else ())])
+        except BaseException as error:  # Ctrl-C
+            self._settle_doubt(error)
             raise
+        self._doubt = None
 
     def _skip(self, frames: int) -> None:
         self._raise_if_unusable()
@@ -244,6 +244,7 @@ class Engine:
         self._check_room(int(frames))
         for _ in range(frames):
             parcel, slot = self._assembly.place(self._frames)
+            self._doubt = None, parcel, slot
             try:
                 self._frames += 1
                 self._skipped += 1
@@ -252,9 +253,26 @@ class Engine:
                 if ready := self._assembly.mark(parcel, slot, stored=False):
                     self._deliveries.send(ready)
             except BaseException as error:  # as in append
-                gone = not self._assembly.is_open(parcel)
-                self._fail(error, parcel, self._assembly.frame_numbers(parcel) if gone else ())
+                self._settle_doubt(error)
                 raise
+            self._doubt = None
+
+    def _settle_doubt(self, error: BaseException) -> None:
+        """Name what an interruption has cost: nobody knows how far a frame got, and maybe its parcel.
+
+        When this is interrupted itself, the next call does it.
+        """
+        if self._doubt is None:
+            return
+        number, parcel, slot = self._doubt
+        gone = not self._assembly.is_open(parcel)
+        lost = self._assembly.frame_numbers(parcel) if gone else []
+        if number is not None:
+            if not gone and not parcel.stored[slot] and number < self._frames:
+                self._fates.lose(number)  # its parcel will be written without it
+            lost.append(number)
+        self._fail(error, parcel, lost)
+        self._doubt = None
 
     def _flush(self) -> None:
         self._raise_if_unusable()
@@ -286,6 +304,7 @@ class Engine:
             return
         # Ctrl-C may strike anywhere: close goes on where it was when it is called again
         self._closing = True
+        self._settle_doubt(KeyboardInterrupt())
         if not self._last_steps.known:
             with suppress(OSError):  # tried again below; here so that a crash from now on finds all frames noted
                 self._fates.drain()
@@ -405,6 +424,8 @@ class Engine:
         if self._giving_up:  # flush was interrupted
             self._workers.wait()
             self._giving_up = False
+        if self._doubt is not None:
+            self._settle_doubt(KeyboardInterrupt())
         self._raise_if_failed()
 
     def _raise_if_failed(self) -> None:

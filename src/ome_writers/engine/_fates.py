@@ -134,8 +134,10 @@ class FrameFates:
         """Write what is waiting and close the file."""
         try:
             self.drain()
-        finally:
+        except OSError:
             self._file.close()
+            raise
+        self._file.close()  # not after Ctrl-C: then the next call writes
 
     def _write(self) -> None:
         with self._lock:

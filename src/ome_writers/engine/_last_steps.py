@@ -32,7 +32,7 @@ class LastSteps:
         self._left = deque(steps)
 
     def carry_out(self) -> BaseException | None:
-        """Do what is left to do, and return the first interruption.
+        """Do what is left to do, and return the first interruption, or one that ends the interpreter.
 
         Raises
         ------
@@ -43,7 +43,8 @@ class LastSteps:
         while self._left:
             interrupted = self._do(self._left[0])
             self._left.popleft()  # not before: it is done only now
-            first = first or interrupted
+            if first is None or isinstance(interrupted, SystemExit):  # an exit matters more than Ctrl-C
+                first = interrupted
         return first
 
     def _do(self, step: Callable[[], None]) -> BaseException | None:

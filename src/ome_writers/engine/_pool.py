@@ -117,29 +117,36 @@ class BufferPool:
             If no buffer is free and the settings say not to wait, or not that long.
         """
         start: float | None = None
+        buffer: Buffer | None = None
+        counted = False
         try:
             while True:
                 with self._lock:
                     if self.used < self.limit:
+                        # Ctrl-C comes after a call: between these there is none, so that it is known what to undo
                         self.used += 1
-                        self.most_used = max(self.most_used, self.used)
+                        counted = True
                         if self._free:
-                            return self._free.pop()
+                            buffer = self._free[-1]
+                            del self._free[-1]
                         break
                     self._waiting = True
                 start = start or time.perf_counter()
                 raise_if_failed()
                 self._wait(time.perf_counter() - start)
                 raise_if_failed()
+            self.most_used = max(self.most_used, self.used)
+            if buffer is None:
+                buffer = self._more()
+        except BaseException:
+            with self._lock:
+                self.used -= counted
+                self._free += [] if buffer is None else [buffer]
+            raise
         finally:
             if start is not None:
                 self.stalled_seconds += time.perf_counter() - start
-        try:
-            return self._more()
-        except BaseException:
-            with self._lock:
-                self.used -= 1
-            raise
+        return buffer
 
     def head_start(self) -> None:
         """Make buffers ahead: all of them, unless the system takes its time."""

@@ -44,6 +44,7 @@ class RecordLog:
         self._path = path
         self._images = [json.dumps(image, ensure_ascii=False) for image in images]
         self._waiting: list[tuple[int, bytes]] = []
+        self._taken: list[tuple[int, bytes]] = []  # that are being written
         self._taking = threading.Lock()  # of the waiting records; held for moments only
         self._file: FileIO | None = None
         self._size = 0
@@ -60,7 +61,7 @@ class RecordLog:
             if kept is None:
                 dropped = True
             else:
-                self._count([kept])
+                self._size = self._note_places([kept])
         if dropped:
             kept_lines = (kept[1] for kept in self._lines(frames) if kept is not None)
             _files.replace_contents(self._path, kept_lines, durable=durable)
@@ -110,18 +111,15 @@ class RecordLog:
             If they can't be written; they are kept for the next call, and the file ends with a whole record.
         """
         with self._writing:
-            waiting: list[tuple[int, bytes]] = []
-            try:
-                with self._taking:
-                    waiting, self._waiting = self._waiting, []
-                if not waiting:
-                    return
-                self._write(b"".join(line for _, line in waiting))
-            except BaseException:  # Ctrl-C, which may come at once
-                with self._taking:
-                    self._waiting = waiting + self._waiting
-                raise
-            self._count(waiting)
+            while self._taken or self._waiting:
+                # after Ctrl-C the next call does the same again; it never comes between the two halves of a statement
+                # that calls nothing
+                if not self._taken:
+                    with self._taking:
+                        self._taken, self._waiting = self._waiting, []
+                self._write(b"".join(line for _, line in self._taken))
+                end = self._note_places(self._taken)
+                self._size, self._taken = end, []
 
     def sync(self) -> None:
         """Have the records on the medium, not only in the system's memory."""
@@ -133,17 +131,24 @@ class RecordLog:
         """Write what is waiting and close the file."""
         try:
             self.drain()
-        finally:
-            if self._file is not None:
-                self._file.close()
+        except OSError:
+            self._close_file()
+            raise
+        self._close_file()  # not after Ctrl-C: then the next call writes
 
-    def _count(self, records: Sequence[tuple[int, bytes]]) -> None:
-        """Note where records stand, which follow those in the file."""
+    def _close_file(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def _note_places(self, records: Sequence[tuple[int, bytes]]) -> int:
+        """Note where records stand, which follow those in the file, and return where they end; twice does no harm."""
+        place = self._size
         for array_number, line in records:
             offsets = self._offsets.setdefault(array_number, array("Q"))
-            if len(offsets) < RECORDS_PER_IMAGE:
-                offsets.append(self._size)
-            self._size += len(line)
+            if len(offsets) < RECORDS_PER_IMAGE and (not offsets or offsets[-1] < place):
+                offsets.append(place)
+            place += len(line)
+        return place
 
     def _write(self, text: bytes) -> None:
         if self._file is None:

@@ -73,20 +73,16 @@ class Upkeep:
         Raises
         ------
         Exception
-            What the announcement raises; then it is kept for the next time.
+            What the announcement raises; then it is made again the next time.
         """
         with self._announcing:
+            self._announced = time.perf_counter()
             with self._state:
                 grown = {array: self._extents[array] for array in sorted(self._grown)}
-                self._grown.clear()
-                self._announced = time.perf_counter()
-            try:
-                if grown:
-                    self._on_growth(grown)
-            except BaseException:
-                with self._state:
-                    self._grown.update(grown)
-                raise
+            if grown:
+                self._on_growth(grown)
+            with self._state:  # not before: after an error or Ctrl-C it is announced again
+                self._grown = {array for array in self._grown if self._extents[array] != grown.get(array)}
 
     def sync(self) -> None:
         """Have everything on the medium, after another thread that does that; after Ctrl-C the next call does it."""

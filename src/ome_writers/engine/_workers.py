@@ -69,6 +69,8 @@ class Workers:
         self._ended = False
         self._process = os.getpid()
         self._done: SimpleQueue[None] = SimpleQueue()  # one entry when somebody waits and all is done
+        self._alive = count  # threads; and one entry for each that has ended
+        self._over: SimpleQueue[None] = SimpleQueue()
         self._threads = [
             threading.Thread(target=self._run, args=(i >= count - self._reserve,), name=f"ome-writers-{i}", daemon=True)
             for i in range(count)
@@ -105,6 +107,11 @@ class Workers:
         """Whether threads have ended, as they do after :meth:`stop`."""
         return self._ended
 
+    @property
+    def is_one(self) -> bool:
+        """Whether the thread that asks is one of them, which can't wait for the end of its own task."""
+        return threading.current_thread() in self._threads
+
     def wait(self) -> None:
         """Wait until all tasks submitted so far are done."""
         while True:
@@ -123,9 +130,11 @@ class Workers:
         """Do what is queued, then end all threads; may be called again when it was interrupted."""
         self.wait()
         self.abandon()  # once too often after an interruption does no harm
-        for thread in self._threads:
-            thread.join()
-        self._threads = []
+        while self._alive:
+            with suppress(Empty):
+                self._over.get(timeout=_POLL_SECONDS)
+        for thread in self._threads:  # about to end; without a limit, Thread.join may wait for ever after two signals
+            thread.join(_POLL_SECONDS)
 
     def abandon(self) -> None:
         """Have the threads end when nothing was submitted, without waiting for them."""
@@ -147,6 +156,9 @@ class Workers:
                         del task, taken  # may hold a buffer
         finally:
             self._ended = True
+            with self._lock:
+                self._alive -= 1
+            self._over.put(None)
 
     def _is_called(self, calls: SimpleQueue[bool]) -> bool:
         """Wait until there may be a task, and return True, or until this thread is to end."""
