@@ -925,6 +925,12 @@ IN_CHILD = {
     except Exception as error:
         print(type(error).__name__, flush=True)
     os._exit(0)""",
+    "changes attributes": """
+    try:
+        stream.set_global_metadata("child", {"n": 1})
+    except Exception as error:
+        print(type(error).__name__, flush=True)
+    os._exit(0)""",
     "drops": "del stream; sys.exit(0)",
 }
 
@@ -950,6 +956,7 @@ def test_a_child_process_does_no_harm(tmp_path: Path, does: str, axes: tuple[Any
     assert (state.frames_taken, state.frames_written, state.frames_skipped, state.closed) == (11, 10, 1, True)
     records = [json.loads(line) for line in (Path(settings.output_path) / RECORDS_FILE).read_text().splitlines()]
     assert [record["frame"] for record in records] == list(range(10))
+    assert "child" not in DatasetFolder(Path(settings.output_path)).attributes(".")
     assert_valid(Path(settings.output_path))
 
 

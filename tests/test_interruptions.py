@@ -9,25 +9,28 @@ import json
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 import pytest
 
-from ome_writers import OMEStream, _files
+from ome_writers import OMEStream, _files, _running
 from ome_writers._dataset import DatasetFolder
 from ome_writers._lock import DatasetLock, check_unlocked
 from ome_writers.backends import _shards
 from ome_writers.backends._shards import WRITING_FOLDER
 from ome_writers.backends.direct import DirectSink
-from ome_writers.engine import BufferPool, FrameFates, RecordLog, Workers, _workers
+from ome_writers.engine import BufferPool, Engine, FrameFates, RecordLog, Workers, _workers
 from ome_writers.engine._deliveries import Deliveries
+from ome_writers.engine._forms import ChunkMajor
 from ome_writers.engine._last_steps import LastSteps
 from ome_writers.engine._parcels import Parcel
 from ome_writers.engine._upkeep import Upkeep
-from ome_writers.errors import DatasetInUseError, StreamClosedError, WriteError
+from ome_writers.errors import DatasetInUseError, OMEWritersError, StreamClosedError, WriteError
 from ome_writers.settings import BufferSettings
 from ome_writers.testing.datasets import Axes, random_pixels
 from readers import assert_holds, read_images
@@ -478,28 +481,28 @@ def test_a_signal_handler_that_closes_and_exits(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("call", ["flush", "close"])
-def test_ctrl_c_while_files_are_synced(tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is no failure to write: the next call does it again."""
+@pytest.mark.parametrize("moment", range(12))
+def test_ctrl_c_while_files_are_synced(tmp_path: Path, call: str, moment: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no failure to write: the next call does it again, in a thread that Ctrl-C does not reach."""
     stream = opened(tmp_path, PARTLY_FILLED, durability="system")
     frames = random_pixels((6, 4, 3), "uint16")
     for frame in frames[:5]:
         stream.append(frame)
-    sync, calls, caller = DirectSink.sync, list[int](), threading.current_thread()
+    sync, calls = DirectSink.sync, list[threading.Thread]()
 
-    def interrupted(sink: DirectSink) -> None:
-        if threading.current_thread() is caller:
-            calls.append(1)
-            if len(calls) == 1:
-                raise KeyboardInterrupt
+    def noted(sink: DirectSink) -> None:
+        calls.append(threading.current_thread())
         sync(sink)
 
-    monkeypatch.setattr(DirectSink, "sync", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        getattr(stream, call)()
+    monkeypatch.setattr(DirectSink, "sync", noted)
+    interruption = Interruption(moment, Engine._sync)
+    interruption.during(getattr(stream, call))
+    assert interruption.raised
     if call == "flush":
         stream.append(frames[5])
     stream.close()
-    assert len(calls) > 1
+    assert calls
+    assert threading.current_thread() not in calls
     assert_holds(stream.path, [frames if call == "flush" else frames[:5]])
 
 
@@ -549,6 +552,66 @@ def test_ctrl_c_costs_no_buffer(moment: int, made: int) -> None:
     assert pool.used == len(taken)
     taken += [pool.acquire(lambda: None) for _ in range(2 - len(taken))]
     assert len({id(buffer) for buffer in taken}) == 2
+
+
+@pytest.mark.parametrize("moment", range(40))
+def test_ctrl_c_after_a_wait_costs_no_buffer(moment: int) -> None:
+    """Nor when the buffer came late, and the time is taken that the caller has waited."""
+    pool, gate = BufferPool(8, 1, BufferSettings()), SimpleQueue[None]()
+    taken = [pool.acquire(lambda: None)]
+
+    def release() -> None:
+        gate.get(timeout=LIMIT)
+        pool.release(taken.pop())
+
+    other = threading.Thread(target=release)
+    other.start()
+    got = list[object]()
+    Interruption(moment, BufferPool.acquire).during(lambda: got.append(pool.acquire(partial(gate.put, None))))
+    gate.put(None)
+    other.join()
+    assert pool.used == len(got)
+    if not got:
+        assert in_time(lambda: got.append(pool.acquire(lambda: None))) == []
+
+
+@pytest.mark.parametrize("moment", range(2))
+def test_ctrl_c_where_a_frame_gets_its_memory(tmp_path: Path, moment: int) -> None:
+    """The frame was not taken; there is memory for the next ones, though there is not much."""
+    stream = opened(tmp_path, {"t": (None, 2), "y": (4,), "x": (3,)}, buffer=BufferSettings(workers=1))
+    stream._engine._pool.limit = 1
+    frames = random_pixels((4, 4, 3), "uint16")
+    interruption = Interruption(moment, ChunkMajor.view)
+    interruption.during(lambda: stream.append(frames[0]))
+    assert interruption.raised
+
+    def append() -> None:
+        for frame in frames[stream.next_frame :]:
+            stream.append(frame)
+
+    assert in_time(append) == []
+    stream.close()
+    assert_holds(stream.path, [frames])
+
+
+@pytest.mark.parametrize("moment", range(12))
+def test_ctrl_c_where_a_record_is_taken(tmp_path: Path, moment: int) -> None:
+    """Each record is one of a frame that was taken, wherever that is said."""
+    stream = opened(tmp_path, {"t": (None, 1, 4), "y": (4,), "x": (3,)})
+    frames = random_pixels((3, 4, 3), "uint16")
+    for number, frame in enumerate(frames[:2]):
+        stream.append(frame, frame_metadata={"delta_t": float(number)})
+    interruption = Interruption(moment, RecordLog.add)
+    interruption.during(lambda: stream.append(frames[2], frame_metadata={"delta_t": 2.0}))
+    if interruption.raised:
+        with pytest.raises(WriteError, match="Frames not on disk: 2"):
+            stream.close()
+    stream.close()
+    assert stream.next_frame == 3
+    assert shape_of(stream)[0] == 3
+    completeness = json.loads((stream.path / "zarr.json").read_text())["attributes"]["ome_writers"]["completeness"]
+    assert completeness["frames_taken"] == 3
+    assert completeness["frames_lost"] == ([[2, 2]] if interruption.raised else [])
 
 
 @UNSEEN
@@ -692,3 +755,187 @@ def test_who_interrupts_twice_does_not_wait_for_all_shards(tmp_path: Path, monke
     stream.close()
     assert len(calls) == 22
     assert_holds(stream.path, [frame[None] for frame in frames])
+
+
+def test_an_exit_and_ctrl_c_in_a_step_of_close() -> None:
+    """The interpreter ends, as it was told first; the step is still to be done."""
+    errors = iter([SystemExit(3), KeyboardInterrupt()])
+
+    def step() -> None:
+        for error in errors:
+            raise error
+
+    steps = LastSteps(lambda _: None)
+    steps.take([step])
+    with pytest.raises(SystemExit, match="3"):
+        steps.carry_out()
+    assert steps.carry_out() is None
+
+
+def test_ctrl_c_once_threads_have_ended_is_no_failure(tmp_path: Path) -> None:
+    """Close, called again, does not hand over again what was handed over."""
+    stream = opened(tmp_path, PARTLY_FILLED)
+    frames = random_pixels((6, 4, 3), "uint16")
+    for frame in frames:
+        stream.append(frame)
+    Interruption(0, LastSteps.take).during(stream.close)
+    assert stream._workers.ended
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Engine, "_send_all", lambda _: pytest.fail("it was done"))
+        stream.close()
+    assert_holds(stream.path, [frames])
+
+
+def test_a_lock_that_ctrl_c_keeps_from_its_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not held until the process ends."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.ftruncate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            DatasetLock(tmp_path)
+    check_unlocked(tmp_path)
+
+
+def test_the_name_of_a_folder_that_ctrl_c_keeps_from_the_medium(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next try to make the folder has it there."""
+    synced, fails = list[Path](), [True]
+
+    def sync_folder(path: Path) -> None:
+        if fails:
+            fails.pop()
+            raise KeyboardInterrupt
+        synced.append(path)
+
+    monkeypatch.setattr(_files.system, "sync_folder", sync_folder)
+    with pytest.raises(KeyboardInterrupt):
+        _files.make_folder(tmp_path / "a" / "b", durable=True)
+    for _ in range(2):
+        _files.make_folder(tmp_path / "a" / "b", durable=True)
+    assert synced == [tmp_path, tmp_path / "a"]
+
+
+@pytest.mark.parametrize("call", ["close", "set_global_metadata"])
+def test_a_call_in_a_thread_that_writes_is_refused(tmp_path: Path, call: str) -> None:
+    """As a finalizer may make it: it would wait for flush, and flush for it."""
+    stream, errors = opened(tmp_path, PARTLY_FILLED), list[OMEWritersError]()
+
+    def finalizer() -> None:
+        try:
+            stream.close() if call == "close" else stream.set_global_metadata("lab", {"room": 1})
+        except OMEWritersError as error:
+            errors.append(error)
+
+    stream._workers.submit(finalizer)
+    assert in_time(stream.flush) == []
+    assert "one of its own threads" in str(errors[0])
+    assert in_time(stream.close) == []
+
+
+def test_a_stream_that_a_thread_of_another_stream_collects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That thread goes on at once: who closes may need a lock that it holds."""
+    stream, other = opened(tmp_path / "a", PARTLY_FILLED), opened(tmp_path / "b", PARTLY_FILLED)
+    frames, path, closed_by = random_pixels((6, 4, 3), "uint16"), stream.path, list[threading.Thread]()
+    for frame in frames:
+        stream.append(frame)
+    take = LastSteps.take
+
+    def noted(steps: LastSteps, what: Iterable[Callable[[], None]]) -> None:
+        closed_by.append(threading.current_thread())
+        take(steps, what)
+
+    monkeypatch.setattr(LastSteps, "take", noted)
+    cycle = dict[str, object](stream=stream)
+    cycle["itself"] = cycle
+
+    def collect() -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it was dropped without close
+            gc.collect()
+
+    del stream, cycle
+    other._workers.submit(collect)
+    other.flush()
+    wait_until(lambda: is_closed(path))
+    assert closed_by[0] not in other._workers._threads
+    wait_until(lambda: not closed_by[0].is_alive())
+    other.close()
+    assert_holds(path, [frames])
+
+
+@pytest.mark.parametrize("more", [{}, {"frame_metadata": [], "mine": 1}])
+def test_attributes_read_before_close(tmp_path: Path, more: dict[str, Any]) -> None:
+    """Handed in after it, they do not take away what close has written of frames."""
+    stream = opened(tmp_path, {"t": (2,), "y": (4,), "x": (3,)})
+    attributes = stream.get_metadata()["."]
+    for number, frame in enumerate(random_pixels((2, 4, 3), "uint16")):
+        stream.append(frame, frame_metadata={"delta_t": float(number)})
+    stream.close()
+    before = stream.get_metadata()["."]["ome_writers"]
+    attributes["ome_writers"] = {**attributes.get("ome_writers", {}), **more}
+    stream.update_metadata({".": {**attributes, "lab": 1}})
+    after = stream.get_metadata()["."]
+    assert after["lab"] == 1
+    assert [frame["delta_t"] for frame in after["ome_writers"]["frame_metadata"]] == [0.0, 1.0]
+    assert after["ome_writers"]["completeness"] == before["completeness"]
+    assert after["ome_writers"].get("mine") == more.get("mine")
+
+
+def test_streams_come_and_go_while_somebody_looks(tmp_path: Path) -> None:
+    """In any thread."""
+
+    class Stream:
+        path, closed, _caller = tmp_path, True, None
+
+        def close(self) -> None: ...
+
+        def _disown(self) -> None: ...
+
+    end, errors = threading.Event(), list[RuntimeError]()
+
+    def look() -> None:
+        while not end.is_set():
+            try:
+                _running.writes_to(tmp_path)
+            except RuntimeError as error:
+                errors.append(error)
+
+    kept = [Stream() for _ in range(200)]
+    for stream in kept:
+        _running.add(stream)
+    others = [threading.Thread(target=look) for _ in range(2)]
+    for thread in others:
+        thread.start()
+    for _ in range(3000):
+        _running.add(stream := Stream())
+        _running.discard(stream)
+    end.set()
+    for thread in others:
+        thread.join()
+    for stream in kept:
+        _running.discard(stream)
+    assert not errors
+
+
+def test_a_stream_without_memory_leaves_nothing_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does it leave a dataset, whatever its sink has begun."""
+    closed = list[DirectSink]()
+    close = DirectSink.close
+
+    def noted(sink: DirectSink) -> None:
+        closed.append(sink)
+        close(sink)
+
+    def no_memory(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(DirectSink, "close", noted)
+    monkeypatch.setattr("ome_writers._stream.BufferPool", no_memory)
+    with pytest.raises(MemoryError):
+        opened(tmp_path, PARTLY_FILLED)
+    assert len(closed) == 1
+    assert [*tmp_path.iterdir()] == []

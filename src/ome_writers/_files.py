@@ -61,6 +61,9 @@ class FileSystem:
         source.replace(target)
 
 
+_unsynced_folders: set[Path] = set()
+"""Whose names may not be on the medium: after an error, or Ctrl-C, the next try to make one goes on there."""
+
 system: FileSystem = FileSystem()
 """What is called; tests put another one in its place (see :mod:`ome_writers.testing.files`)."""
 
@@ -104,8 +107,10 @@ def make_folder(path: Path, *, durable: bool = False) -> None:
     if not durable:
         path.mkdir(parents=True, exist_ok=True)
         return
-    if path.is_dir():
+    if path.is_dir() and path not in _unsynced_folders:
         return
     make_folder(path.parent, durable=True)
+    _unsynced_folders.add(path)
     path.mkdir(exist_ok=True)
     system.sync_folder(path.parent)
+    _unsynced_folders.discard(path)

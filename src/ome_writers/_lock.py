@@ -43,7 +43,7 @@ class DatasetLock:
 
     def __init__(self, root: Path) -> None:
         self._path = root / LOCK_FILE
-        self._file: int | None = None
+        self._file: int | None = None  # no file object: the garbage collector would close it before the stream
         self._releasing = threading.RLock()
         while self._file is None:  # until the file that is locked is the one that stands there
             self._path.parent.mkdir(exist_ok=True)
@@ -57,10 +57,14 @@ class DatasetLock:
             finally:
                 if self._file is None:
                     os.close(file)
-        with suppress(OSError):  # a full disk: the number is for the message only
-            os.ftruncate(self._file, 0)
-            os.write(self._file, b" %d\n" % os.getpid())
-        _held.add(self)
+        try:
+            with suppress(OSError):  # a full disk: the number is for the message only
+                os.ftruncate(self._file, 0)
+                os.write(self._file, b" %d\n" % os.getpid())
+            _held.add(self)
+        except BaseException:  # Ctrl-C: nobody else would let go of it
+            os.close(self._file)
+            raise
 
     @property
     def held(self) -> bool:

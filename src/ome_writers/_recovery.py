@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from ._dataset import REGIONS_FOLDER, DatasetFolder
 from ._documents import (
+    FRAME_METADATA,
     ArrayDocuments,
     Begun,
     Completeness,
@@ -245,7 +246,7 @@ def _forget_frame_metadata(folder: DatasetFolder, plan: WritePlan, records: Reco
         path = plan.layout.images[number].path or "."
         attributes = folder.attributes(path)
         ours = ours_of(attributes)
-        if left := ours.keys() & {"frame_metadata", "frame_metadata_file"}:
+        if left := ours.keys() & {*FRAME_METADATA}:
             kept = {name: value for name, value in ours.items() if name not in left}
             folder.set_attributes(path, {**attributes, "ome_writers": kept})
 

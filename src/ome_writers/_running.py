@@ -40,12 +40,13 @@ class Running(Protocol):
         ...
 
 
-_running: weakref.WeakSet[Running] = weakref.WeakSet()
+_running: weakref.WeakValueDictionary[int, Running] = weakref.WeakValueDictionary()
+"""By their ``id``: no set, which must not change while somebody looks at it; streams come and go in any thread."""
 
 
 def add(stream: Running) -> None:
     """Have a stream closed when the interpreter ends, if nobody else does it."""
-    _running.add(stream)
+    _running[id(stream)] = stream
     # last in, first out: before the library that it writes with, which may be newly imported, ends its own threads
     atexit.unregister(close_all)
     atexit.register(close_all)
@@ -53,7 +54,7 @@ def add(stream: Running) -> None:
 
 def discard(stream: Running) -> None:
     """Forget a stream, which is closed."""
-    _running.discard(stream)
+    _running.pop(id(stream), None)
 
 
 def writes_to(path: Path) -> bool:
@@ -63,7 +64,7 @@ def writes_to(path: Path) -> bool:
 
 def streams() -> list[Running]:
     """Return the streams that nobody has closed."""
-    return list(_running)
+    return [stream for known in _running.valuerefs() if (stream := known()) is not None]
 
 
 def close_all() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
@@ -16,7 +16,7 @@ from ._dataset import WRITING_FOLDER, encode
 from ._documents import (
     ArrayDocuments,
     Completeness,
-    with_completeness_of,
+    with_statements_of,
     write_frame_metadata,
     write_ome_xml,
 )
@@ -106,6 +106,8 @@ class OMEStream:
         except BaseException:
             workers.abandon()
             self._fates.close()
+            with suppress(Exception):  # what has gone wrong before is what matters
+                self._sink.close()
             raise
         self._caller: int | None = None  # the thread that has appended
         self._close_after_call = False
@@ -290,10 +292,11 @@ class OMEStream:
                     source=self,
                 )
         finally:  # warnings may be errors
-            if self._workers.is_one:  # the garbage collector may come in any thread; this one could not wait for itself
-                threading.Thread(target=self.close, name="ome-writers-close").start()
-            else:
+            # the garbage collector may come in any thread: one that writes, or a library's, would wait for itself
+            if threading.current_thread() is threading.main_thread() or self._caller == threading.get_ident():
                 self.close()
+            else:
+                threading.Thread(target=self.close, name="ome-writers-close").start()
 
     # ---- metadata --------------------------------------------------------------------------------------------------
 
@@ -320,6 +323,13 @@ class OMEStream:
             If attributes can't be written as JSON (also a ValueError). Nothing is changed after either error.
         WriteError
             If a document can't be replaced (also an OSError); it is as it was.
+        StreamClosedError
+            In a forked child: the stream is its parent's (also a RuntimeError).
+
+        Notes
+        -----
+        What the dataset says of its own frames stays, whatever is given: its completeness, and the metadata of frames.
+        Attributes that were read before :meth:`close` may be handed in after it.
         """
         for path, attributes in metadata.items():
             if path not in self._groups:
@@ -329,7 +339,7 @@ class OMEStream:
             if not isinstance(attributes, Mapping):
                 raise MetadataError(f"the attributes of group {path!r} must be a mapping, not {attributes!r:.100}")
             _check_json(attributes, f"the attributes of group {path!r}")
-        self._call(self._engine.during, self._set_attributes, metadata)
+        self._call(self._engine.change, self._set_attributes, metadata)
 
     def set_global_metadata(self, namespace: str, metadata: Mapping[str, Any]) -> None:
         """Set one attribute of the root group; allowed at any time, also after :meth:`close`.
@@ -347,6 +357,8 @@ class OMEStream:
             If the name is empty or reserved, or the value can't be written as JSON (also a ValueError).
         WriteError
             If the document can't be replaced (also an OSError); it is as it was.
+        StreamClosedError
+            In a forked child: the stream is its parent's (also a RuntimeError).
         """
         if not isinstance(namespace, str) or not namespace.strip() or namespace in reserved_namespaces:
             raise MetadataError(
@@ -356,13 +368,13 @@ class OMEStream:
         if not isinstance(metadata, Mapping):
             raise MetadataError(f"the metadata must be a mapping, not {type(metadata).__name__}")
         _check_json(metadata, f"the metadata of namespace {namespace!r}")
-        self._call(self._engine.during, self._set_global_attribute, namespace, dict(metadata))
+        self._call(self._engine.change, self._set_global_attribute, namespace, dict(metadata))
 
     def _set_attributes(self, metadata: Mapping[str, Mapping[str, Any]]) -> None:
         for path, attributes in metadata.items():
             with _as_write_error(path):
                 before = self._folder.attributes(path)
-                self._folder.set_attributes(path, with_completeness_of(before, attributes))
+                self._folder.set_attributes(path, with_statements_of(before, attributes))
 
     def _set_global_attribute(self, name: str, value: Mapping[str, Any]) -> None:
         with _as_write_error("."):
@@ -400,8 +412,7 @@ class OMEStream:
         if self._earlier is not None:
             earlier = self._earlier.appended
             skipped += self._earlier.skipped
-        taken = self._engine.frames  # an interruption may have cost one that was not even counted
-        lost = tuple(range(run.start, min(run.stop, taken)) for run in lost if run.start < taken)
+        taken = self._engine.frames
         missing = sum(map(len, lost))
         appended = earlier + stats.frames_appended
         return Completeness(self._router.total, taken, appended - missing, skipped, lost, closed=closed)

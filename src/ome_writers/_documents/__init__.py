@@ -4,12 +4,13 @@ A stream writes them while it runs and when it is closed, recovery when a stream
 """
 
 from ._arrays import ArrayDocuments, extents_on_disk
-from ._attributes import __version__, ours_of
+from ._attributes import FRAME_METADATA, __version__, ours_of
 from ._begun import SETTINGS_FILE, Begun, check_same_data, fingerprint, plan_dataset
-from ._completeness import Completeness, with_completeness_of
+from ._completeness import Completeness, with_statements_of
 from ._frames import OME_XML, write_frame_metadata, write_ome_xml
 
 __all__ = [
+    "FRAME_METADATA",
     "OME_XML",
     "SETTINGS_FILE",
     "ArrayDocuments",
@@ -21,7 +22,7 @@ __all__ = [
     "fingerprint",
     "ours_of",
     "plan_dataset",
-    "with_completeness_of",
+    "with_statements_of",
     "write_frame_metadata",
     "write_ome_xml",
 ]

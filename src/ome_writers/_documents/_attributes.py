@@ -13,6 +13,9 @@ __version__: Final = _distribution_version("ome-writers")
 OURS: Final = "ome_writers"
 """The attribute that holds it."""
 
+FRAME_METADATA: Final = ("frame_metadata", "frame_metadata_file")
+"""What it says of an image's frames: the first records, and the file with all of them, if there are more."""
+
 
 def set_ours(folder: DatasetFolder, path: str, values: Mapping[str, Any]) -> None:
     """Set some of this package's attributes of a group; its other ones stay."""

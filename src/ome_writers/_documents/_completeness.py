@@ -8,7 +8,7 @@ from typing import Any, Final, Self
 
 from ome_writers._dataset import DatasetFolder
 
-from ._attributes import OURS, __version__, ours_of, set_ours
+from ._attributes import FRAME_METADATA, OURS, __version__, ours_of, set_ours
 
 _COMPLETENESS: Final = "completeness"
 _MOST_RANGES: Final = 10_000
@@ -84,12 +84,16 @@ class Completeness:
         set_ours(folder, ".", {_COMPLETENESS: self.as_dict()})
 
 
-def with_completeness_of(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Return new attributes of a group with the completeness of the old ones, which is not the caller's to change."""
-    kept, ours = ours_of(old).get(_COMPLETENESS), ours_of(new)
-    if kept is None and _COMPLETENESS not in ours:
+def with_statements_of(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Return new attributes of a group with what the old ones say of frames, which is not the caller's to change.
+
+    They may have been read before the stream was closed, which writes the completeness and the metadata of frames.
+    """
+    said, ours = ours_of(old), ours_of(new)
+    kept: dict[str, Any] = {key: said[key] for key in (_COMPLETENESS, *FRAME_METADATA) if key in said}
+    if not kept and _COMPLETENESS not in ours:
         return dict(new)
     ours.pop(_COMPLETENESS, None)
-    if kept is not None:
-        ours |= {"version": __version__, _COMPLETENESS: kept}
+    if kept:
+        ours |= {"version": __version__, **kept}
     return {**new, OURS: ours}

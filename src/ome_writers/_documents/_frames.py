@@ -11,7 +11,7 @@ from ome_writers.engine import RECORDS_FILE, RECORDS_PER_IMAGE, RecordLog
 from ome_writers.metadata import Plane, ome_xml
 from ome_writers.settings import AcquisitionSettings
 
-from ._attributes import set_ours
+from ._attributes import FRAME_METADATA, set_ours
 
 OME_XML: Final = "OME/METADATA.ome.xml"
 
@@ -23,8 +23,8 @@ def write_frame_metadata(folder: DatasetFolder, layout: Layout, records: RecordL
     for array in records.arrays():
         path = layout.images[array].path or "."
         found = [{**r["metadata"], "storage_index": r["storage_index"]} for r in records.of_array(array)]
-        more = {"frame_metadata_file": RECORDS_FILE} if len(found) == RECORDS_PER_IMAGE else {}
-        set_ours(folder, path, {"frame_metadata": found, **more})
+        values = (found, RECORDS_FILE) if len(found) == RECORDS_PER_IMAGE else (found,)
+        set_ours(folder, path, dict(zip(FRAME_METADATA, values, strict=False)))
 
 
 def write_ome_xml(

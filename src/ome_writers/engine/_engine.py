@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ome_writers._layout import ArrayGeometry
 from ome_writers._router import Router
 from ome_writers.abc import FramesLostError, LayersLostError
-from ome_writers.errors import FrameCountError, SettingsError, StreamClosedError, WriteError
+from ome_writers.errors import FrameCountError, OMEWritersError, SettingsError, StreamClosedError, WriteError
 
 from ._deliveries import Deliveries
 from ._failures import Failures
@@ -187,13 +187,35 @@ class Engine:
         self.during(self._close, steps)
 
     def during(self, action: Callable[..., None], *given: Any) -> None:
-        """Carry out a call, or what else must not meet one of another thread; whoever comes second waits."""
+        """Carry out a call, or what else must not meet one of another thread; whoever comes second waits.
+
+        Raises
+        ------
+        OMEWritersError
+            If one of the threads that write calls this: whoever is in a call may be waiting for it.
+        """
+        if self._workers.is_one:
+            raise OMEWritersError(
+                "a stream was called in one of its own threads, as by a finalizer that the garbage collector called "
+                "there; it would wait for itself. Call it in a thread of yours."
+            )
         with self._lock:
             before, self._in_call = self._in_call, threading.get_ident()
             try:
                 action(*given)
             finally:
                 self._in_call = before
+
+    def change(self, action: Callable[..., None], *given: Any) -> None:
+        """Change what the dataset says of itself, between calls.
+
+        Raises
+        ------
+        StreamClosedError
+            In a forked child.
+        """
+        self._raise_if_forked()
+        self.during(action, *given)
 
     def stats(self) -> StreamStats:
         """Return what has been done so far."""
@@ -225,9 +247,9 @@ class Engine:
         parcel.put(slot, pixels, self._acquire)
         self._doubt = number, parcel, slot
         try:
+            self._frames = number + 1  # before the rest: a record is of a frame that was taken
             if text is not None:
                 self._records.add(number, *self._router.locate(number), text)
-            self._frames = number + 1
             self._fates.note(number, APPENDED)
             self._noted = number + 1
             if ready := self._assembly.mark(parcel, slot, stored=True):
@@ -268,7 +290,7 @@ class Engine:
         gone = not self._assembly.is_open(parcel)
         lost = self._assembly.frame_numbers(parcel) if gone else []
         if number is not None:
-            if not gone and not parcel.stored[slot] and number < self._frames:
+            if not gone and not parcel.stored[slot]:
                 self._fates.lose(number)  # its parcel will be written without it
             lost.append(number)
         self._fail(error, parcel, lost)
@@ -283,7 +305,7 @@ class Engine:
         self._workers.wait()
         self._giving_up = False
         self._raise_if_failed()
-        self._upkeep.sync()
+        self._sync()
         self._raise_if_failed()
         try:
             self._upkeep.announce()
@@ -308,12 +330,14 @@ class Engine:
         if not self._last_steps.known:
             with suppress(OSError):  # tried again below; here so that a crash from now on finds all frames noted
                 self._fates.drain()
-            if self._workers.ended:
-                self._send_all()  # nobody else does
-            elif not self._all_sent:
-                self._workers.submit(self._send_all)
+            if not self._workers.ended:
+                if not self._all_sent:
+                    self._workers.submit(self._send_all)
+                self._workers.wait()
+                self._sync()
+            elif not self._all_sent:  # they have not ended below; nobody else does this
+                self._send_all()
             self._workers.stop()
-            self._upkeep.sync()
             self._last_steps.take((self._records.close, self._fates.close, *steps))
         interrupted = self._last_steps.carry_out()
         self._closed = True
@@ -324,6 +348,12 @@ class Engine:
             raise interrupted from self._failures.first
         else:
             raise interrupted
+
+    def _sync(self) -> None:
+        """Have everything on the medium: in a worker, so that Ctrl-C can't leave the lock of a shard held for good."""
+        if self._upkeep.syncs:
+            self._workers.submit(self._upkeep.sync)
+            self._workers.wait()
 
     def _tell(self) -> None:
         """Raise what has gone wrong, once."""
@@ -416,9 +446,12 @@ class Engine:
             lost = [*lost, *error.frames]
         self._failures.add(error, None if parcel is None else self._paths[parcel.array], lost)
 
-    def _raise_if_unusable(self) -> None:
+    def _raise_if_forked(self) -> None:
         if self._forked:
             raise StreamClosedError("the stream belongs to the process that this one was forked from; use it there")
+
+    def _raise_if_unusable(self) -> None:
+        self._raise_if_forked()
         if self._closing:
             raise StreamClosedError("the stream is closed; create another one to write more frames")
         if self._giving_up:  # flush was interrupted

@@ -55,6 +55,8 @@ class LastSteps:
             except Exception as error:  # noqa: BLE001  raised by whoever closes, after everything was tried
                 self._on_error(error)
             except BaseException as error:  # Ctrl-C: raised by whoever closes, too
+                if isinstance(interrupted, SystemExit):
+                    raise interrupted from None  # as below; an exit matters more than the Ctrl-C after it
                 if interrupted is not None:
                     raise  # whoever asks twice does not want to wait
                 interrupted = error

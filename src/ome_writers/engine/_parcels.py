@@ -49,8 +49,9 @@ class Parcel:
 
     def put(self, slot: Index, frame: npt.NDArray[Any], acquire: Callable[[], Buffer]) -> None:
         """Copy a frame to its slot; ``acquire`` gives the memory when this is the first one."""
-        if self.pixels is None:
+        if self.buffer is None:
             self.buffer = acquire()
+        if self.pixels is None:  # not with the above: Ctrl-C may come between them
             self.pixels = self.form.view(self.buffer, self.extent)
         self.form.put(self.pixels, slot, frame)
 

@@ -136,16 +136,17 @@ class BufferPool:
                 self._wait(time.perf_counter() - start)
                 raise_if_failed()
             self.most_used = max(self.most_used, self.used)
+            if start is not None:
+                self.stalled_seconds += time.perf_counter() - start
             if buffer is None:
                 buffer = self._more()
         except BaseException:
             with self._lock:
                 self.used -= counted
                 self._free += [] if buffer is None else [buffer]
-            raise
-        finally:
-            if start is not None:
+            if start is not None and not counted:
                 self.stalled_seconds += time.perf_counter() - start
+            raise
         return buffer
 
     def head_start(self) -> None:

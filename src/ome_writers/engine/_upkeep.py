@@ -46,6 +46,11 @@ class Upkeep:
         self._synced = time.perf_counter()
         self._syncing = threading.Lock()
 
+    @property
+    def syncs(self) -> bool:
+        """Whether there is anything that puts files on the medium."""
+        return self._sync is not None
+
     def grow(self, array: int, extent: int) -> None:
         """Take note that an array is written up to an extent, if that is more than before."""
         with self._state:

@@ -81,6 +81,7 @@ class Workers:
         except BaseException:  # Ctrl-C
             self.abandon()
             raise
+        self._idents = frozenset(thread.ident for thread in self._threads)
 
     def submit(self, task: Task, shard: Hashable = None) -> None:
         """Queue a task, that of a shard (any name for it) or of none; a task may call this, too."""
@@ -110,7 +111,8 @@ class Workers:
     @property
     def is_one(self) -> bool:
         """Whether the thread that asks is one of them, which can't wait for the end of its own task."""
-        return threading.current_thread() in self._threads
+        # the first is fast, but another thread may be given the number of one that has ended
+        return threading.get_ident() in self._idents and threading.current_thread() in self._threads
 
     def wait(self) -> None:
         """Wait until all tasks submitted so far are done."""
