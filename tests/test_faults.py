@@ -960,6 +960,35 @@ def test_a_child_process_does_no_harm(tmp_path: Path, does: str, axes: tuple[Any
     assert_valid(Path(settings.output_path))
 
 
+COLLECTED = """
+import gc, threading
+gc.disable()
+def make():
+    cycle = {}
+    cycle["itself"], cycle["stream"] = cycle, create_stream(settings)
+    for number in range(200):
+        cycle["stream"].append(frame(number))
+make()
+other = threading.Thread(target=gc.collect)
+other.start()
+other.join()
+"""
+
+
+@pytest.mark.parametrize("backend", ["direct", "zarr-python"])
+def test_an_interpreter_that_ends_while_a_collected_stream_is_closed(tmp_path: Path, backend: str) -> None:
+    """It waits for that, as long as the threads of the backend's library work."""
+    settings = settings_for(tmp_path, {"t": (None, 2, 4), "y": (64, 32), "x": (64,)}, backend=backend)
+    ended = run_child(COLLECTED, settings)
+    assert ended.returncode == 0, ended.stderr
+    assert "Traceback" not in ended.stderr
+    held = held_frames(Path(settings.output_path), settings, 200)
+    assert all(frame is not None and (frame == number + 1).all() for number, frame in held.items())
+    state = Completeness.read(DatasetFolder(Path(settings.output_path)))
+    assert state is not None
+    assert (state.frames_written, state.closed) == (200, True)
+
+
 EXITS = {
     "returns": "",
     "exits": "sys.exit(3)",

@@ -885,6 +885,19 @@ def test_attributes_read_before_close(tmp_path: Path, more: dict[str, Any]) -> N
     assert after["ome_writers"].get("mine") == more.get("mine")
 
 
+def test_attributes_of_another_dataset(tmp_path: Path) -> None:
+    """What they say of frames is not true here."""
+    stream = opened(tmp_path, {"t": (2,), "y": (4,), "x": (3,)})
+    stream.close()
+    before = stream.get_metadata()["."].get("ome_writers", {})
+    other = {"frame_metadata": [{"delta_t": 3, "storage_index": [400]}], "completeness": {}, "mine": 1}
+    stream.update_metadata({".": {**stream.get_metadata()["."], "ome_writers": other}})
+    after = stream.get_metadata()["."]["ome_writers"]
+    assert "frame_metadata" not in after
+    assert after["completeness"] == before["completeness"]
+    assert after["mine"] == 1
+
+
 def test_streams_come_and_go_while_somebody_looks(tmp_path: Path) -> None:
     """In any thread."""
 

@@ -43,6 +43,9 @@ class Running(Protocol):
 _running: weakref.WeakValueDictionary[int, Running] = weakref.WeakValueDictionary()
 """By their ``id``: no set, which must not change while somebody looks at it; streams come and go in any thread."""
 
+_closing: dict[int, Running] = {}
+"""Those that nobody has any more, while a thread closes them: the garbage collector has taken them out of the above."""
+
 
 def add(stream: Running) -> None:
     """Have a stream closed when the interpreter ends, if nobody else does it."""
@@ -55,6 +58,13 @@ def add(stream: Running) -> None:
 def discard(stream: Running) -> None:
     """Forget a stream, which is closed."""
     _running.pop(id(stream), None)
+    _closing.pop(id(stream), None)
+
+
+def close_in_a_thread(stream: Running) -> None:
+    """Close a stream that nobody has any more; the interpreter does not end before that."""
+    _closing[id(stream)] = stream
+    threading.Thread(target=stream.close, name="ome-writers-close").start()
 
 
 def writes_to(path: Path) -> bool:
@@ -64,7 +74,8 @@ def writes_to(path: Path) -> bool:
 
 def streams() -> list[Running]:
     """Return the streams that nobody has closed."""
-    return [stream for known in _running.valuerefs() if (stream := known()) is not None]
+    known = {id(stream): stream for reference in _running.valuerefs() if (stream := reference()) is not None}
+    return [*(known | _closing.copy()).values()]
 
 
 def close_all() -> None:
@@ -79,7 +90,7 @@ def _close_abandoned() -> None:
     then, and no longer when functions registered with ``atexit`` are called. Other threads may still run then, too.
     """
     threads = {thread.ident for thread in threading.enumerate()} - {threading.main_thread().ident}
-    _close(stream for stream in streams() if stream._caller not in {None, *threads})  # noqa: SLF001
+    _close(s for s in streams() if id(s) in _closing or s._caller not in {None, *threads})  # noqa: SLF001
 
 
 def _close(of_these: Iterable[Running]) -> None:
@@ -93,6 +104,7 @@ def _disown_all() -> None:
     for stream in streams():
         stream._disown()  # noqa: SLF001
     _running.clear()
+    _closing.clear()
 
 
 # Functions registered here are called last in, first out: this one before that of concurrent.futures, imported above.

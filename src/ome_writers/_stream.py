@@ -296,7 +296,7 @@ class OMEStream:
             if threading.current_thread() is threading.main_thread() or self._caller == threading.get_ident():
                 self.close()
             else:
-                threading.Thread(target=self.close, name="ome-writers-close").start()
+                _running.close_in_a_thread(self)
 
     # ---- metadata --------------------------------------------------------------------------------------------------
 

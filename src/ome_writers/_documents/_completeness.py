@@ -89,11 +89,12 @@ def with_statements_of(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[s
 
     They may have been read before the stream was closed, which writes the completeness and the metadata of frames.
     """
-    said, ours = ours_of(old), ours_of(new)
-    kept: dict[str, Any] = {key: said[key] for key in (_COMPLETENESS, *FRAME_METADATA) if key in said}
-    if not kept and _COMPLETENESS not in ours:
+    said, given = ours_of(old), ours_of(new)
+    statements = {_COMPLETENESS, *FRAME_METADATA}
+    kept = {key: value for key, value in said.items() if key in statements}
+    if not kept and not statements & given.keys():
         return dict(new)
-    ours.pop(_COMPLETENESS, None)
+    ours = {key: value for key, value in given.items() if key not in statements}
     if kept:
         ours |= {"version": __version__, **kept}
     return {**new, OURS: ours}
